@@ -1,0 +1,162 @@
+"""Labs 0 to 4: the cluster each one needs, the workloads it runs, its time to live.
+
+`LABS[3]` is the lab that `cdk deploy Lab3Stack` and `fab run-lab --lab 3` mean. Every default stands here once;
+CDK context and fab flags replace it through `Lab.override`.
+"""
+
+import re
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+from labs.instances import InstanceType, instance_type
+from labs.names import stack_name
+
+STORAGE = ("none", "scratch", "persistent-125", "persistent-250", "persistent-500", "persistent-1000", "efa")
+_RESERVED = re.compile(r"(reservation|block):cr-[0-9a-f]{1,17}")
+_OWNER = re.compile(r"[\w.@+-]{0,64}")
+_ZONE = re.compile(r"([a-z]{2}(-[a-z]+)+-\d[a-z])?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One entry of a lab's list: a module that runs alone as `python -m MODULE` and writes one record."""
+
+    name: str
+    module: str
+    args: tuple[str, ...] = ()
+    scope: Literal["node", "cluster"] = "node"
+    """"node": once on every node, each for itself. "cluster": once, over all nodes' ranks, through torchrun."""
+    timeout_s: int = 900
+    """After this the workload is ended and counts as failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lab:
+    """One lab, complete: what to deploy and what to run on it."""
+
+    number: int
+    title: str
+    workloads: tuple[Workload, ...]
+    nodes: int = 1
+    """Instances, 1 to 64."""
+    instance_type: str = "g6.xlarge"
+    capacity: str = "on-demand"
+    """"on-demand", "spot", "reservation:cr-…" or "block:cr-…"."""
+    storage: str = "none"
+    """One of `STORAGE`: FSx for Lustre beside the nodes, or none."""
+    ttl_hours: float = 4.0
+    """Hours from the stack's creation until the guard ends the lab; 0.1 to 168."""
+    efa: Literal["auto", "on", "off"] = "auto"
+    """"auto": all that the type has where there are two nodes or more."""
+    zone: str = ""
+    """Availability zone such as us-east-1d; empty leaves the choice to the region's first."""
+    name: str = ""
+    """Lets two people hold the same lab in one account: Lab3Stack-NAME."""
+    owner: str = ""
+    """Who answers for the bill; a tag on everything."""
+
+    def __post_init__(self) -> None:
+        """Check every field. Raises: ValueError that names field, value and what is allowed."""
+        kind = self.instance  # raises on its own for an unknown type
+        stack_name(self.number, self.name)
+        _demand(1 <= self.nodes <= 64, "nodes", self.nodes, "a whole number from 1 to 64")
+        _demand(0.1 <= self.ttl_hours <= 168, "ttl_hours", self.ttl_hours, "0.1 to 168")
+        _demand(self.storage in STORAGE, "storage", self.storage, " | ".join(STORAGE))
+        _demand(
+            self.capacity in ("on-demand", "spot") or bool(_RESERVED.fullmatch(self.capacity)),
+            "capacity", self.capacity, "on-demand | spot | reservation:cr-0123… | block:cr-0123…",
+        )  # fmt: skip
+        _demand(self.efa in ("auto", "on", "off"), "efa", self.efa, "auto | on | off")
+        _demand(self.efa != "on" or kind.efas > 0, "efa", self.efa, f"auto or off, for {kind.name} takes no EFA; "
+                "g6.12xlarge, g6e.12xlarge and p5.4xlarge do")  # fmt: skip
+        _demand(not self.capacity.startswith("block:") or kind.capacity_block, "capacity", self.capacity,
+                f"on-demand, spot or reservation, for {kind.name} is not sold as capacity blocks")  # fmt: skip
+        _demand(bool(_ZONE.fullmatch(self.zone)), "zone", self.zone, "an availability zone such as us-east-1d")
+        _demand(bool(_OWNER.fullmatch(self.owner)), "owner", self.owner, "up to 64 letters, digits and . @ + - _")
+
+    @property
+    def stack(self) -> str:
+        """Name of the CloudFormation stack."""
+        return stack_name(self.number, self.name)
+
+    @property
+    def instance(self) -> InstanceType:
+        """Facts of `instance_type`."""
+        return instance_type(self.instance_type)
+
+    @property
+    def efas(self) -> int:
+        """EFA interfaces that each node gets."""
+        wanted = self.efa == "on" or (self.efa == "auto" and self.nodes > 1)
+        return self.instance.efas if wanted else 0
+
+    @property
+    def placement_group(self) -> bool:
+        """Whether the nodes share a cluster placement group. Burstable types and capacity blocks refuse one."""
+        return self.nodes > 1 and not self.instance.burstable and not self.capacity.startswith("block:")
+
+    @property
+    def volume_gib(self) -> int:
+        """Size of a node's root volume: the GPU image with CUDA needs far more than plain Ubuntu."""
+        return 150 if self.instance.gpus else 40
+
+    def override(self, **given: object) -> "Lab":
+        """This lab with fields replaced; values may be strings, as CDK context and a command line give them.
+
+        None and fields that are not given keep their default.
+
+        Raises:
+            ValueError: unknown field, or a value that is not allowed.
+        """
+        known = {field.name for field in fields(self)} - {"number", "title", "workloads"}
+        values: dict[str, object] = {}
+        for field, value in given.items():
+            _demand(field in known, "field", field, ", ".join(sorted(known)))
+            if value is not None:
+                values[field] = _number(field, value) if field in ("nodes", "ttl_hours") else str(value)
+        return replace(self, **values)  # type: ignore[arg-type]  # __post_init__ checks every value
+
+
+def _number(field: str, value: object) -> int | float:
+    try:
+        return int(str(value)) if field == "nodes" else float(str(value))
+    except ValueError:
+        raise ValueError(f"{field}={value!r} is not a number: write for example {field}=2") from None
+
+
+def _demand(holds: bool, field: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{field}={value!r} is not allowed: write {allowed}")
+
+
+_GEMM = Workload(name="gemm", module="workloads.gemm")
+_GENERATE = Workload(name="generate", module="workloads.generate")
+_DDP = Workload(name="ddp", module="workloads.ddp", scope="cluster")
+_COLLECTIVES = Workload(name="collectives", module="workloads.collectives", scope="cluster")
+
+LABS: dict[int, Lab] = {
+    lab.number: lab
+    for lab in (
+        Lab(number=0, title="First light: one model on one GPU", workloads=(_GENERATE,)),
+        Lab(number=1, title="One GPU to its roof", workloads=(_GEMM, _GENERATE)),
+        Lab(number=2, title="Four GPUs, one node", instance_type="g6.12xlarge",
+            workloads=(_COLLECTIVES, _DDP)),
+        Lab(number=3, title="Two nodes, one cluster", nodes=2, instance_type="g6.12xlarge", storage="scratch",
+            workloads=(_COLLECTIVES, _DDP, _GEMM)),
+        Lab(number=4, title="Performance, on spot", instance_type="g6e.12xlarge", capacity="spot", storage="scratch",
+            workloads=(_GEMM, _GENERATE, _DDP)),
+    )
+}  # fmt: skip
+
+
+def find_lab(number: object) -> Lab:
+    """The lab of that number, given as a number or as text.
+
+    Raises:
+        ValueError: there is no such lab; the message lists those there are.
+    """
+    for lab in LABS.values():
+        if str(lab.number) == str(number).strip():
+            return lab
+    listed = ", ".join(f"{lab.number} ({lab.title})" for lab in LABS.values())
+    raise ValueError(f"lab={number!r} does not exist: write one of {listed}")

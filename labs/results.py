@@ -1,0 +1,182 @@
+"""One result record <-> JSON. A workload writes one record a run; its measurements are the rows.
+
+The record says who measured what, on which machine, with which versions; each measurement says what came out
+and which physical roof bounds it. A roof that is not known is null and says why: never a default.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roof:
+    """The physical limit that a measurement stands beside, in the measurement's own unit."""
+
+    value: float
+    source: str
+    """Where the figure comes from, for example "NVIDIA L4 datasheet, dense bf16"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One row: one configuration, its samples, and the value they amount to."""
+
+    name: str
+    """For example "bf16 4096x4096x4096" or "time to first token"."""
+    value: float
+    """The achieved value in `unit`, by `estimator`."""
+    unit: str
+    """For example "FLOP/s", "B/s", "s", "token/s"."""
+    estimator: str
+    """How `value` comes from the samples, for example "from the median of 20"."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """What distinguishes this row, for example {"m": 4096, "n": 4096, "k": 4096, "dtype": "bf16"}."""
+    samples_s: tuple[float, ...] = ()
+    """Every timed iteration, in seconds, in order."""
+    roof: Roof | None = None
+    no_roof_because: str = ""
+    """Filled exactly when `roof` is None."""
+    usd_per_unit: float | None = None
+    """Price of one unit of work, with `work_unit`; None where the machine's price is not known."""
+    work_unit: str = ""
+    """For example "million tokens", "PFLOP"."""
+    checked: str = ""
+    """How the result itself was verified, for example "max |error| 2e-3 against float64"."""
+
+    def __post_init__(self) -> None:
+        assert (self.roof is None) == bool(self.no_roof_because), f"{self.name}: a roof, or the reason for none"
+
+    @property
+    def fraction(self) -> float | None:
+        """Share of the roof: value/roof for a rate, roof/value for a time (unit "s"). None without a roof."""
+        if self.roof is None:
+            return None
+        return self.roof.value / self.value if self.unit == "s" else self.value / self.roof.value
+
+    @property
+    def suspect(self) -> bool:
+        """Over 100 % of a physical roof: a measuring error, not a triumph."""
+        return self.fraction is not None and self.fraction > 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where it was measured, as far as the machine tells. None: it does not tell."""
+
+    hostname: str
+    device: str
+    """Name that the driver gives, for example "NVIDIA L4", or the CPU's model name."""
+    devices: int
+    """Devices of that kind in the run (ranks, on a CPU)."""
+    instance_type: str | None = None
+    driver: str | None = None
+    clock_mhz: float | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    """Libraries, for example {"torch": "2.13.0", "cuda": "13.0", "nccl": "2.27.7"}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One workload, run once on one node (`node` = "node0") or over the cluster (`node` = "")."""
+
+    workload: str
+    machine: Machine
+    measurements: tuple[Measurement, ...]
+    run: str = ""
+    lab: int | None = None
+    node: str = ""
+    nodes: int = 1
+    ranks: int = 1
+    config: dict[str, Any] = field(default_factory=dict)
+    """The workload's own configuration, defaults included."""
+    git_commit: str | None = None
+    started: str = ""
+    """ISO 8601 UTC."""
+    wall_s: float = 0.0
+    usd_per_hour: float | None = None
+    """Price of all nodes of the lab together, frozen at launch."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know, for example a warning that clocks were throttled."""
+    schema: int = SCHEMA
+
+    @property
+    def filename(self) -> str:
+        """Where this record is kept in a run's folder."""
+        return f"{self.workload}.{self.node}.json" if self.node else f"{self.workload}.json"
+
+    def write(self, folder: Path) -> Path:
+        """Write the record whole or not at all, and return its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self.filename
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.as_json(), indent=1) + "\n")
+        partial.replace(path)
+        return path
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dict for `json.dumps`; fractions are written out for readers without this module."""
+        document = asdict(self)
+        for row, measurement in zip(document["measurements"], self.measurements, strict=True):
+            row["fraction"] = measurement.fraction
+            row["suspect"] = measurement.suspect
+            row.update(percentiles(measurement.samples_s))
+        return document
+
+
+def read(path: Path) -> Record:
+    """Read a record that `Record.write` wrote.
+
+    Raises:
+        ValueError: not a record, or of a schema that this version does not know.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a result record: {error}") from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise ValueError(f"{path}: schema {document.get('schema') if isinstance(document, dict) else None!r}, "
+                         f"this version reads {SCHEMA}")  # fmt: skip
+    document["machine"] = Machine(**document["machine"])
+    document["measurements"] = tuple(_measurement(row) for row in document["measurements"])
+    document["notes"] = tuple(document["notes"])
+    return Record(**document)
+
+
+def _measurement(row: dict[str, Any]) -> Measurement:
+    known = {item.name for item in fields(Measurement)}
+    kept = {name: value for name, value in row.items() if name in known}
+    kept["samples_s"] = tuple(kept["samples_s"])
+    kept["roof"] = Roof(**kept["roof"]) if kept["roof"] else None
+    return Measurement(**kept)
+
+
+def percentile(samples: Sequence[float], share: float) -> float:
+    """Percentile by linear interpolation between order statistics (numpy's default, R type 7); 0 ≤ share ≤ 1."""
+    assert samples
+    assert 0 <= share <= 1
+    ordered = sorted(samples)
+    position = share * (len(ordered) - 1)
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def percentiles(samples_s: Sequence[float]) -> dict[str, float | None]:
+    """The estimators every record names. p99 needs 100 samples; with fewer it is null, not a guess."""
+    if not samples_s:
+        return {"median_s": None, "mean_s": None, "min_s": None, "p99_s": None}
+    return {
+        "median_s": statistics.median(samples_s),
+        "mean_s": statistics.fmean(samples_s),
+        "min_s": min(samples_s),
+        "p99_s": percentile(samples_s, 0.99) if len(samples_s) >= 100 else None,
+    }

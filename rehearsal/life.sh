@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One whole life of a lab in a rehearsal, by the commands that a user types. Usage: rehearsal/life.sh LAB [NAME]
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 lab=$1 name=${2:-default}
 # Marks this script and all it starts, so that `fab rehearsal.stop` finds them whatever became of us.
 export ROOFLAB_REHEARSAL_OWNS="$PWD/.rehearsal/$name"

@@ -1,0 +1,199 @@
+"""One run as it lies in results/<run>/: what was planned, what came back, what is missing and why."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labs.results import Measurement, Record, read
+from operate.problem import Problem
+
+_LOG_BYTES = 64 * 1024
+_LOG_LINES = 30
+_TERMINAL_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
+_RUN = re.compile(r"\d{8}-\d{6}-lab(?P<lab>\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One workload of a run: what it left behind on every node."""
+
+    name: str
+    scope: str
+    """"node" or "cluster"."""
+    exits: dict[str, int | None]
+    """Exit code by node; None where the node never told one."""
+    seconds: float | None
+    """Wall time."""
+    records: tuple[Record, ...]
+    missing: tuple[str, ...]
+    """File names of the records that should be there and are not."""
+    unreadable: tuple[str, ...]
+    """One line for each record that is there and cannot be read."""
+    log_ends: dict[str, str]
+    """Last lines of the log, by node; filled only for what failed."""
+
+    @property
+    def ok(self) -> bool:
+        """Every node ended with 0 and every record came back and can be read."""
+        return not (self.missing or self.unreadable) and all(code == 0 for code in self.exits.values())
+
+    @property
+    def suspects(self) -> tuple[tuple[Record, Measurement], ...]:
+        """Measurements over 100 % of their roof."""
+        return tuple((record, row) for record in self.records for row in record.measurements if row.suspect)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What went wrong, a line each."""
+        ended = [
+            f"{node}: {'did not end' if code is None else f'exit code {code}'}"
+            for node, code in self.exits.items()
+            if code != 0
+        ]
+        return (*ended, *(f"no record: {name}" for name in self.missing), *self.unreadable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All of results/<run>/ that a report needs."""
+
+    folder: Path
+    facts: dict[str, Any]
+    """run.json, or {} where there is none."""
+    parts: tuple[Part, ...]
+    receipt: dict[str, Any] | None
+    complaints: tuple[str, ...]
+    """What is wrong with the folder itself."""
+
+    @property
+    def name(self) -> str:
+        """The run's id."""
+        return str(self.facts.get("run") or self.folder.resolve().name)
+
+    @property
+    def lab(self) -> int | None:
+        """The lab's number, from run.json or else from a record."""
+        if isinstance(self.facts.get("lab"), int):
+            return int(self.facts["lab"])
+        return next((record.lab for record in self.records if record.lab is not None), None)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Every record that came back, in the order of the lab's list."""
+        return tuple(record for part in self.parts for record in part.records)
+
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """How it went, as ("good" | "warning" | "bad", one line)."""
+        failed = [part.name for part in self.parts if not part.ok]
+        suspects = sum(len(part.suspects) for part in self.parts)
+        if failed:
+            return "bad", f"{len(failed)} of {len(self.parts)} workloads failed: {', '.join(failed)}"
+        if not self.records:
+            return "bad", "Nothing was measured"
+        if self.complaints or self.facts.get("ok") is False:
+            return "bad", self.complaints[0] if self.complaints else "The run ended before all was done"
+        if suspects:
+            return "warning", f"Measuring error: {suspects} value{'s' * (suspects > 1)} over 100 % of the roof"
+        count = len(self.parts)
+        return "good", "The workload passed" if count == 1 else f"All {count} workloads passed"
+
+
+def load(folder: Path) -> Run:
+    """Read a run's folder. What is missing or broken in it is said in the result, not raised.
+
+    Raises:
+        Problem: the folder is no run's at all.
+    """
+    facts, complaint = _document(folder / "run.json")
+    receipt, receipt_complaint = _document(folder / "receipt.json")
+    found = sorted((folder / "records").glob("*.json"))
+    if complaint is None and facts is None and not found:
+        raise Problem(f"{folder} holds neither run.json nor records", "give a folder that `fab run-lab` wrote")
+    facts = facts or {}
+    return Run(
+        folder=folder,
+        facts=facts,
+        parts=tuple(_parts(folder, facts, found)),
+        receipt=receipt,
+        complaints=tuple(line for line in (complaint, receipt_complaint) if line),
+    )
+
+
+def newest_run(results: Path, lab: int | None = None) -> Path:
+    """Folder of the newest run under `results`, of one lab or of any; run ids sort by time.
+
+    Raises:
+        Problem: there is none.
+    """
+    runs = [path for path in results.glob("*-lab*") if _is_run(path, lab)]
+    if not runs:
+        of = "" if lab is None else f" of lab {lab}"
+        number = 1 if lab is None else lab
+        raise Problem(f"{results} holds no run{of}", f"run one first, for example `fab run-lab --lab {number}`")
+    return max(runs, key=lambda path: path.name)
+
+
+def _is_run(path: Path, lab: int | None) -> bool:
+    match = _RUN.fullmatch(path.name)
+    return bool(match) and path.is_dir() and (lab is None or int(match["lab"]) == lab if match else False)
+
+
+def _document(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """A JSON object and what is wrong with it; both None where there is no such file."""
+    if not path.exists():
+        return None, None
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        return None, f"{path.name} cannot be read: {error}"
+    return (found, None) if isinstance(found, dict) else (None, f"{path.name} is not a JSON object")
+
+
+def _parts(folder: Path, facts: dict[str, Any], found: list[Path]) -> Iterable[Part]:
+    planned = {str(row["name"]): row for row in facts.get("workloads") or []}
+    for name in dict.fromkeys([*planned, *(path.name.split(".")[0] for path in found)]):
+        row = planned.get(name, {})
+        mine = [path for path in found if path.name.split(".")[0] == name]
+        nodes = [str(node["name"]) for node in facts.get("nodes") or []]
+        scope = str(row.get("scope") or ("node" if any(path.name.count(".") == 2 for path in mine) else "cluster"))
+        exits = {str(node): code for node, code in (row.get("exit") or {}).items()}
+        if name in planned and facts.get("ended"):
+            exits = {node: exits.get(node) for node in nodes} | exits
+        records, unreadable = _read(mine)
+        due = [f"{name}.{node}.json" for node in exits] if scope == "node" else [f"{name}.json"] if row else []
+        missing = tuple(file for file in due if not (folder / "records" / file).exists())
+        failed = bool(missing or unreadable) or any(code != 0 for code in exits.values())
+        logs = sorted(folder.glob(f"logs/*/{name}.log")) if failed else []
+        yield Part(
+            name=name,
+            scope=scope,
+            exits=exits,
+            seconds=row.get("seconds"),
+            records=records,
+            missing=missing,
+            unreadable=unreadable,
+            log_ends={path.parent.name: _end(path) for path in logs},
+        )
+
+
+def _read(paths: Iterable[Path]) -> tuple[tuple[Record, ...], tuple[str, ...]]:
+    records, unreadable = [], []
+    for path in paths:
+        try:
+            records.append(read(path))
+        except (ValueError, TypeError, KeyError) as error:
+            unreadable.append(f"{path.name} cannot be read: {str(error).removeprefix(str(path)).strip(' :')}")
+    return tuple(records), tuple(unreadable)
+
+
+def _end(path: Path) -> str:
+    """The last lines of a log, as a terminal would have left them."""
+    with path.open("rb") as log:
+        log.seek(max(0, path.stat().st_size - _LOG_BYTES))
+        text = log.read().decode("utf-8", errors="replace")
+    text = _TERMINAL_CODES.sub("", text).replace("\r\n", "\n")
+    return "\n".join(line.rsplit("\r", 1)[-1] for line in text.rstrip("\n").split("\n")[-_LOG_LINES:])

@@ -1,0 +1,177 @@
+"""One workload's part of the page: the physics, the prediction, the measurement, what stands between them."""
+
+from collections.abc import Iterable, Sequence
+from xml.etree.ElementTree import Element
+
+from labs.results import Measurement, Record
+from operate.report.element import Child, el
+from operate.report.figures import figures
+from operate.report.folder import Part
+from operate.report.lessons import LESSONS
+from operate.report.quantity import duration, quantity, rounded, share
+from operate.report.rows import rows_table
+
+Row = tuple[Record, Measurement]
+
+
+def section(part: Part) -> Element:
+    """The workload's section, complete; a failed one says so first."""
+    lesson = LESSONS.get(part.name)
+    rows = [(record, row) for record in part.records for row in record.measurements]
+    title = el("h2", lesson.title if lesson else part.name, el("code", part.name) if lesson else None)
+    return el(
+        "section",
+        title,
+        _failure(part),
+        _suspects(part),
+        el("p", lesson.physics, class_="physics") if lesson else None,
+        _pair(rows) if rows else None,
+        *figures(part),
+        rows_table(part) if rows else None,
+        _notes(part.records),
+        el("p", el("strong", "What to look for. "), lesson.look, class_="look") if lesson and rows else None,
+        *(_machine(record) for record in part.records),
+        class_="workload",
+        id=part.name,
+    )
+
+
+def _failure(part: Part) -> Element | None:
+    if part.ok:
+        return None
+    logs = [
+        el(
+            "div",
+            el("p", "End of the log of ", el("code", node)),
+            el("pre", text or "(the log is empty)"),
+            class_="log",
+        )
+        for node, text in part.log_ends.items()
+    ]
+    if not logs:
+        logs = [el("p", "No log of it came back.", class_="small")]
+    faults = el("ul", *(el("li", fault) for fault in part.faults))
+    return el("div", el("p", el("strong", f"{part.name} failed")), faults, *logs, class_="alert bad", role="alert")
+
+
+def _suspects(part: Part) -> Element | None:
+    if not part.suspects:
+        return None
+    names = ", ".join(dict.fromkeys(row.name for _, row in part.suspects))
+    text = (
+        "Nothing runs faster than physics: the clock, the count of work or the roof is wrong. Do not use these values: "
+    )
+    return el("div", el("p", el("strong", "Measuring error. "), text, names, "."), class_="alert warning", role="alert")
+
+
+def _pair(rows: Sequence[Row]) -> Element:
+    return el(
+        "div",
+        el("div", el("h3", "Prediction"), *_prediction(rows), class_="prediction"),
+        el("div", el("h3", "Measurement"), *_measurement(rows), class_="measurement"),
+        class_="pair",
+    )
+
+
+def _prediction(rows: Iterable[Row]) -> list[Element]:
+    """What the roofs allow, before anything ran: a line for each unit and source."""
+    allowed: dict[tuple[str, str], list[float]] = {}
+    unknown: dict[str, None] = {}
+    for _, row in rows:
+        if row.roof:
+            allowed.setdefault((row.unit, row.roof.source), []).append(row.roof.value)
+        else:
+            unknown[row.no_roof_because] = None
+    lines = [_allowed(unit, source, values) for (unit, source), values in allowed.items()]
+    if unknown:
+        head = "No prediction. " if not allowed else "No prediction for the rest. "
+        lines.append(el("p", el("strong", head), "; ".join(unknown)[:1].upper() + "; ".join(unknown)[1:] + "."))
+    return lines
+
+
+def _allowed(unit: str, source: str, values: list[float]) -> Element:
+    low, high = min(values), max(values)
+    bound = "No less than " if unit == "s" else "At most "
+    text = quantity(low if unit == "s" else high, unit)
+    if low != high:
+        bound = "No less than " if unit == "s" else "At most "
+        text = f"{quantity(low, unit)} to {quantity(high, unit)}, row by row"
+    return el("p", bound, el("strong", text), el("span", source, class_="small"))
+
+
+def _measurement(rows: Sequence[Row]) -> list[Element]:
+    """The row nearest to its roof and the one farthest from it, or without roofs the largest of each unit."""
+    bounded = [(row.fraction, record, row) for record, row in rows if row.fraction is not None and not row.suspect]
+    if bounded:
+        nearest = max(bounded, key=lambda entry: entry[0])
+        farthest = min(bounded, key=lambda entry: entry[0])
+        lines = [_beside("Nearest to its roof: ", *nearest)]
+        return lines if nearest is farthest else [*lines, _beside("Farthest: ", *farthest)]
+    best: dict[str, Row] = {}
+    for record, row in rows:
+        other = best.get(row.unit)
+        if not row.suspect and (other is None or _better(row, other[1])):
+            best[row.unit] = (record, row)
+    return [
+        el("p", el("strong", quantity(row.value, row.unit)), f" {_where(row, record)}", el("span", "best of its unit", class_="small"))
+        for record, row in best.values()
+    ]  # fmt: skip
+
+
+def _better(row: Measurement, than: Measurement) -> bool:
+    return row.value < than.value if row.unit == "s" else row.value > than.value
+
+
+def _beside(lead: str, fraction: float, record: Record, row: Measurement) -> Element:
+    value: list[Child] = [
+        lead,
+        el("strong", f"{quantity(row.value, row.unit)}, {share(fraction)}"),
+        f" {_where(row, record)}",
+    ]
+    return el("p", *value, el("span", _gap(row, fraction), class_="small"))
+
+
+def _where(row: Measurement, record: Record) -> str:
+    return f"({row.name}, {record.node})" if record.node else f"({row.name})"
+
+
+def _gap(row: Measurement, fraction: float) -> str:
+    """How much time stands between the measurement and its roof."""
+    if row.unit == "s":
+        return (
+            f"{quantity(row.value * (1 - fraction), 's')} of it above the roof's {quantity(row.value * fraction, 's')}"
+        )
+    if not row.samples_s:
+        return f"the roof allows {rounded(1 / fraction, 2)} times as much"
+    median_s = sorted(row.samples_s)[len(row.samples_s) // 2]
+    return f"of {quantity(median_s, 's')} a sample, {quantity(median_s * (1 - fraction), 's')} would not be needed at the roof"
+
+
+def _notes(records: Iterable[Record]) -> Element | None:
+    notes = dict.fromkeys(
+        (f"{record.node}: {note}" if record.node else note) for record in records for note in record.notes
+    )
+    return el("ul", *(el("li", note) for note in notes), class_="notes") if notes else None
+
+
+def _machine(record: Record) -> Element:
+    """What it ran on and with, folded away."""
+    machine = record.machine
+    told = {
+        "Host": machine.hostname,
+        "Device": f"{machine.devices} × {machine.device}",
+        "Instance": machine.instance_type,
+        "Driver": machine.driver,
+        "Clock": None if machine.clock_mhz is None else quantity(machine.clock_mhz * 1e6, "Hz"),
+        "Power": None if machine.power_w is None else quantity(machine.power_w, "W"),
+        "Temperature": None if machine.temperature_c is None else f"{machine.temperature_c:.0f} °C",
+        "Nodes and ranks": f"{record.nodes} and {record.ranks}",
+        "Started": record.started or None,
+        "Took": duration(record.wall_s),
+        "Commit": record.git_commit,
+        "Versions": ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())) or None,
+        "Configuration": ", ".join(f"{name}={value}" for name, value in record.config.items()) or None,
+    }
+    terms = [el("div", el("dt", name), el("dd", value or "not told")) for name, value in told.items()]
+    where = f"{record.node}: " if record.node else ""
+    return el("details", el("summary", f"{where}machine, versions, configuration"), el("dl", *terms, class_="facts"))

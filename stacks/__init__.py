@@ -1,0 +1,1 @@
+"""Where a lab runs: one CloudFormation stack per lab, and GuardStack, which all labs share."""

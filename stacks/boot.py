@@ -1,0 +1,117 @@
+"""User data of a node: the files of `userdata/` that its lab needs, packed, behind a few lines in plain text.
+
+What only CloudFormation knows (the file system's host name, the bucket) stands in the plain lines, so that all the
+rest is compressed when the template is made.
+"""
+
+import base64
+import gzip
+import io
+import shlex
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from labs.catalog import Lab
+
+_ROOT = Path(__file__).resolve().parent.parent
+_FOLDER = _ROOT / "userdata"
+LIMIT_BYTES = 16 * 1024
+"""EC2's limit on user data before base64."""
+_BOUNDARY = "rooflab-user-data"
+
+
+def steps(lab: Lab) -> tuple[str, ...]:
+    """Files of `userdata/` that a node of the lab runs, in order: first what limits the bill, last what takes longest."""
+    gpus = lab.instance.gpus > 0
+    chosen = {
+        "deadline": True,
+        "system": True,
+        "nvme": True,
+        "gpu": gpus,
+        "efa": gpus and lab.efas > 0,
+        "lustre": lab.storage != "none",
+        "python": True,
+    }
+    return tuple(step for step, wanted in chosen.items() if wanted)
+
+
+def packages(requirements: str) -> tuple[str, ...]:
+    """Exact pins that a node installs: the lines of requirements.txt marked "# node", and boto3 to send records."""
+    lines = [line.partition("#") for line in requirements.splitlines()]
+    return tuple(
+        pin.strip() for pin, _, mark in lines if mark.strip() == "node" or pin.strip().startswith("boto3==")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserData:
+    """User data of one lab's nodes."""
+
+    settings: dict[str, str]
+    """Written to /opt/rooflab/boot.env; values may be CloudFormation tokens."""
+    packed: str
+    """The files: tar, gzip, base64."""
+    ssh_public_key: str = ""
+    """Authorised for the login user; empty authorises none."""
+
+    def text(self, packed: str) -> str:
+        """The whole, as cloud-init reads it, with `packed` in its place (which may be a token for the same text)."""
+        settings = "\n".join(f"{key}={_quoted(value)}" for key, value in self.settings.items())
+        script = (
+            "#!/bin/bash\n"
+            "mkdir -p /opt/rooflab\n"
+            f"cat >/opt/rooflab/boot.env <<'ROOFLAB'\n{settings}\nROOFLAB\n"
+            f"base64 -d <<'ROOFLAB' | tar -xz -C /opt/rooflab\n{packed}\nROOFLAB\n"
+            # In the background: cloud-init prints the host keys to the console only after its scripts have ended.
+            "systemd-run --unit rooflab-boot bash /opt/rooflab/boot.sh\n"
+        )
+        parts = [("text/x-shellscript", script)]
+        if self.ssh_public_key:
+            parts.insert(0, ("text/cloud-config", f'#cloud-config\nssh_authorized_keys: ["{self.ssh_public_key}"]\n'))
+        body = "".join(f"--{_BOUNDARY}\nContent-Type: {kind}\n\n{text}\n" for kind, text in parts)
+        return (
+            f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{_BOUNDARY}"\n\n{body}--{_BOUNDARY}--\n'
+        )
+
+
+def user_data(lab: Lab, *, region: str, bucket: str, ssh_public_key: str, mount: tuple[str, str] | None) -> UserData:
+    """User data of the lab's nodes.
+
+    `mount` is the Lustre file system's host name and mount name; `region`, `bucket` and `mount` may be tokens.
+    """
+    settings = {
+        "ROOFLAB_STACK": lab.stack,
+        "ROOFLAB_TTL_HOURS": f"{lab.ttl_hours:g}",
+        "ROOFLAB_REGION": region,
+        "ROOFLAB_BUCKET": bucket,
+        "ROOFLAB_GPUS": str(lab.instance.gpus),
+        "ROOFLAB_EFAS": str(lab.efas),
+        "ROOFLAB_STEPS": " ".join(steps(lab)),
+        "ROOFLAB_PACKAGES": " ".join(packages((_ROOT / "requirements.txt").read_text())),
+    }
+    if mount is not None:
+        settings["ROOFLAB_FSX_HOST"], settings["ROOFLAB_FSX_NAME"] = mount
+    files = {"boot.sh": _read("boot"), **{f"{step}.sh": _read(step) for step in steps(lab)}, "belt.sh": _read("belt")}
+    return UserData(settings=settings, packed=pack(files), ssh_public_key=ssh_public_key)
+
+
+def pack(files: dict[str, str]) -> str:
+    """The files as a gzipped tar in base64; the same files give the same text."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, text in files.items():
+            content = text.encode()
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
+            tar.addfile(entry, io.BytesIO(content))
+    return base64.b64encode(gzip.compress(archive.getvalue(), mtime=0)).decode()
+
+
+def _read(step: str) -> str:
+    return (_FOLDER / f"{step}.sh").read_text()
+
+
+def _quoted(value: str) -> str:
+    """Quoted for bash; a token's value (a host or bucket name) needs no quotes, and the token's text must stay."""
+    return value if "${Token" in value else shlex.quote(value)

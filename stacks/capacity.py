@@ -1,0 +1,91 @@
+"""How a lab's nodes are bought: on demand, on spot, from a reservation or from a capacity block."""
+
+from collections.abc import Sequence
+
+from aws_cdk import aws_ec2 as ec2
+from constructs import Construct
+
+from labs.catalog import Lab
+from stacks.interfaces import layout
+
+LaunchTemplateData = ec2.CfnLaunchTemplate.LaunchTemplateDataProperty
+
+
+def is_spot(lab: Lab) -> bool:
+    """Whether the nodes come from a fleet of spot instances; else each is an instance of its own."""
+    return lab.capacity == "spot"
+
+
+def wants_placement_group(lab: Lab) -> bool:
+    """Whether the stack makes a cluster placement group for the nodes.
+
+    Not for reserved capacity: a capacity block refuses one, and a reservation's instances lie where the reservation
+    was bought, which a group made afterwards cannot be
+    (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/cr-cpg.html, Limitations).
+    """
+    return lab.placement_group and lab.capacity in ("on-demand", "spot")
+
+
+def reservation(lab: Lab) -> ec2.CfnLaunchTemplate.CapacityReservationSpecificationProperty | None:
+    """The reservation that the nodes must come from; a launch that it has no room for fails."""
+    if ":" not in lab.capacity:
+        return None
+    target = ec2.CfnLaunchTemplate.CapacityReservationTargetProperty(
+        capacity_reservation_id=lab.capacity.partition(":")[2]
+    )
+    return ec2.CfnLaunchTemplate.CapacityReservationSpecificationProperty(capacity_reservation_target=target)
+
+
+def market(lab: Lab) -> ec2.CfnLaunchTemplate.InstanceMarketOptionsProperty | None:
+    """Market of the launch template: only a capacity block names one; a fleet states spot itself."""
+    if not lab.capacity.startswith("block:"):
+        return None
+    return ec2.CfnLaunchTemplate.InstanceMarketOptionsProperty(market_type="capacity-block")
+
+
+def check(lab: Lab) -> None:
+    """Refuse what no template can express.
+
+    Raises:
+        ValueError: a fleet of nodes with several interfaces, which would have no public address.
+    """
+    if is_spot(lab) and len(layout(lab.instance, lab.efas)) > 1:
+        raise ValueError(
+            f"capacity='spot' with {lab.efas} EFA interfaces on {lab.instance_type} is not allowed, for EC2 gives a "
+            "fleet's node no public address beside several interfaces: write efa=off, or capacity=on-demand, or a "
+            "type with one EFA such as instance_type=g6e.12xlarge"
+        )
+
+
+def spot_fleet(
+    scope: Construct, id: str, *, lab: Lab, template: ec2.CfnLaunchTemplate, subnet_ids: Sequence[str]
+) -> ec2.CfnEC2Fleet:
+    """All of the lab's nodes at once on spot capacity, in one zone and of one type, or none; never relaunched."""
+    return ec2.CfnEC2Fleet(
+        scope,
+        id,
+        type="instant",
+        launch_template_configs=[
+            ec2.CfnEC2Fleet.FleetLaunchTemplateConfigRequestProperty(
+                launch_template_specification=ec2.CfnEC2Fleet.FleetLaunchTemplateSpecificationRequestProperty(
+                    launch_template_id=template.ref, version=template.attr_latest_version_number
+                ),
+                overrides=[
+                    ec2.CfnEC2Fleet.FleetLaunchTemplateOverridesRequestProperty(
+                        instance_type=lab.instance_type, subnet_id=subnet_id
+                    )
+                    for subnet_id in subnet_ids
+                ],
+            )
+        ],
+        target_capacity_specification=ec2.CfnEC2Fleet.TargetCapacitySpecificationRequestProperty(
+            total_target_capacity=lab.nodes, default_target_capacity_type="spot"
+        ),
+        spot_options=ec2.CfnEC2Fleet.SpotOptionsRequestProperty(
+            allocation_strategy="price-capacity-optimized",
+            instance_interruption_behavior="terminate",
+            single_availability_zone=True,
+            single_instance_type=True,
+            min_target_capacity=lab.nodes,
+        ),
+    )

@@ -1,0 +1,216 @@
+"""GuardStack, one per account and region: the guard, the role of the nodes, and the results bucket.
+
+It stands while labs come and go and costs cents a month. Every lab's stack depends on it.
+"""
+
+from pathlib import Path
+
+from aws_cdk import (
+    BootstraplessSynthesizer,
+    CfnOutput,
+    Duration,
+    RemovalPolicy,
+    Stack,
+    Tags,
+    aws_iam as iam,
+    aws_lambda as lambda_,
+    aws_logs as logs,
+    aws_s3 as s3,
+    aws_scheduler as scheduler,
+)
+from constructs import Construct
+
+from labs import names
+
+_GUARD = Path(__file__).resolve().parent.parent / "guard"
+SOURCES = ("inventory.py", "order.py", "removal.py", "tick.py")
+"""Files of `guard/` in the order in which each needs only those before it."""
+LIMIT_BYTES = 25_000
+"""Of the Lambda's text: the template that carries it must stay below CloudFormation's 50 KiB."""
+
+
+def guard_source(folder: Path = _GUARD) -> str:
+    """The Lambda's one file: the guard's files one after another, without the imports among themselves.
+
+    Raises:
+        ValueError: a file is missing, or the whole is too long to stand in a template.
+    """
+    missing = [name for name in SOURCES if not (folder / name).is_file()]
+    if missing:  # only until guard/ lands
+        return f'def handler(event, context):\n    raise RuntimeError("guard/{missing[0]} is missing")\n'
+    lines = [
+        line
+        for name in SOURCES
+        for line in (folder / name).read_text().splitlines()
+        if not line.startswith("from guard.")
+    ]
+    text = "\n".join(lines) + "\n"
+    if len(text.encode()) > LIMIT_BYTES:
+        raise ValueError(f"guard/ is {len(text.encode())} bytes long: at most {LIMIT_BYTES} fit into the template")
+    return text
+
+
+class GuardStack(Stack):
+    """What stands when no lab does."""
+
+    def __init__(self, scope: Construct, id: str) -> None:
+        super().__init__(
+            scope,
+            id,
+            stack_name=names.GUARD_STACK,
+            description="Rooflab: the guard that ends labs, the nodes' role, the results bucket",
+            synthesizer=BootstraplessSynthesizer(),
+            tags={names.TAG_STACK: names.GUARD_STACK},
+        )
+        Tags.of(self).add(names.TAG_STACK, names.GUARD_STACK)
+        self.bucket = s3.Bucket(
+            self,
+            "Results",
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            enforce_ssl=True,
+            removal_policy=RemovalPolicy.RETAIN,
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    prefix="results/",
+                    expiration=Duration.days(30),
+                    abort_incomplete_multipart_upload_after=Duration.days(1),
+                )
+            ],
+        )
+        role = self._node_role()
+        self.instance_profile = iam.CfnInstanceProfile(self, "NodeProfile", roles=[role.role_name])
+        self._guard()
+        CfnOutput(self, names.Output.RESULTS_BUCKET, value=self.bucket.bucket_name)
+        # Exported whichever labs stand in the app, so that one lab's overrides never change this template.
+        self.export_value(self.bucket.bucket_name)
+        self.export_value(self.instance_profile.ref)
+
+    def _node_role(self) -> iam.Role:
+        """What a node may do: be reached through Session Manager, send results, read its own deadline."""
+        role = iam.Role(self, "NodeRole", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
+        role.add_to_policy(
+            iam.PolicyStatement(actions=["s3:PutObject"], resources=[self.bucket.arn_for_objects("results/*")])
+        )
+        role.add_to_policy(
+            iam.PolicyStatement(actions=["ssm:GetParameter"], resources=[_deadline_parameters(self)])
+        )
+        # Session Manager only, and none of the parameters that AmazonSSMManagedInstanceCore would open:
+        # https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
+        role.add_to_policy(
+            iam.PolicyStatement(
+                actions=[
+                    "ssm:UpdateInstanceInformation",
+                    "ssmmessages:CreateControlChannel",
+                    "ssmmessages:CreateDataChannel",
+                    "ssmmessages:OpenControlChannel",
+                    "ssmmessages:OpenDataChannel",
+                ],
+                resources=["*"],
+            )
+        )
+        return role
+
+    def _guard(self) -> None:
+        log = logs.LogGroup(
+            self, "GuardLog", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
+        )
+        role = iam.Role(self, "GuardRole", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        log.grant_write(role)
+        for statement in _guard_statements(self):
+            role.add_to_policy(statement)
+        function = lambda_.Function(
+            self,
+            "Guard",
+            description="Ends labs whose time is up, and removes what they left",
+            runtime=lambda_.Runtime.PYTHON_3_12,
+            handler="index.handler",
+            code=lambda_.Code.from_inline(guard_source()),
+            role=role,
+            log_group=log,
+            memory_size=256,
+            timeout=Duration.minutes(4),  # below the schedule's period: two ticks never overlap
+        )
+        caller = iam.Role(self, "ScheduleRole", assumed_by=iam.ServicePrincipal("scheduler.amazonaws.com"))
+        caller.add_to_policy(
+            iam.PolicyStatement(actions=["lambda:InvokeFunction"], resources=[function.function_arn])
+        )
+        schedule = scheduler.CfnSchedule(
+            self,
+            "Tick",
+            description="Every five minutes: which lab's time is up?",
+            schedule_expression="rate(5 minutes)",
+            flexible_time_window=scheduler.CfnSchedule.FlexibleTimeWindowProperty(mode="OFF"),
+            target=scheduler.CfnSchedule.TargetProperty(
+                arn=function.function_arn,
+                role_arn=caller.role_arn,
+                input='{"time": "<aws.scheduler.scheduled-time>"}',
+                retry_policy=scheduler.CfnSchedule.RetryPolicyProperty(
+                    maximum_event_age_in_seconds=300, maximum_retry_attempts=2
+                ),
+            ),
+        )
+        schedule.node.add_dependency(role, caller)  # the first tick must find its permissions
+
+
+def _deadline_parameters(stack: Stack) -> str:
+    path = names.DEADLINE_PARAMETER.format(stack="*").lstrip("/")
+    return stack.format_arn(service="ssm", resource="parameter", resource_name=path)
+
+
+def _guard_statements(stack: Stack) -> list[iam.PolicyStatement]:
+    """What the guard may do: look everywhere, and end only what carries a lab's tags."""
+    ours = {"StringLike": {f"aws:ResourceTag/{names.TAG_STACK}": "Lab*"}}
+    return [
+        iam.PolicyStatement(
+            sid="Look",
+            actions=[
+                "cloudformation:DescribeStacks",
+                "cloudformation:DescribeStackResources",
+                "cloudformation:ListStackResources",
+                "ec2:Describe*",
+                "fsx:DescribeFileSystems",
+                "fsx:ListTagsForResource",
+                "tag:GetResources",
+            ],
+            resources=["*"],
+        ),
+        iam.PolicyStatement(
+            sid="Deadline",
+            actions=["ssm:GetParameter", "ssm:DeleteParameter"],
+            resources=[_deadline_parameters(stack)],
+        ),
+        iam.PolicyStatement(
+            sid="End",
+            actions=["cloudformation:DeleteStack"],
+            resources=[stack.format_arn(service="cloudformation", resource="stack", resource_name="Lab*")],
+        ),
+        iam.PolicyStatement(
+            sid="Remove",
+            actions=[
+                "ec2:DeleteFleets",
+                "ec2:DeleteInternetGateway",
+                "ec2:DeleteLaunchTemplate",
+                "ec2:DeleteNetworkInterface",
+                "ec2:DeletePlacementGroup",
+                "ec2:DeleteRoute",
+                "ec2:DeleteRouteTable",
+                "ec2:DeleteSecurityGroup",
+                "ec2:DeleteSubnet",
+                "ec2:DeleteVolume",
+                "ec2:DeleteVpc",
+                "ec2:DeleteVpcEndpoints",
+                "ec2:DetachInternetGateway",
+                "ec2:DetachNetworkInterface",
+                "ec2:DisassociateAddress",
+                "ec2:DisassociateRouteTable",
+                "ec2:ReleaseAddress",
+                "ec2:RevokeSecurityGroupEgress",
+                "ec2:RevokeSecurityGroupIngress",
+                "ec2:TerminateInstances",
+                "fsx:DeleteFileSystem",
+            ],
+            resources=["*"],
+            conditions=ours,
+        ),
+    ]

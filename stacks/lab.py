@@ -1,0 +1,74 @@
+"""One lab's stack: everything of it that bills by the hour, and nothing that must outlive it."""
+
+from aws_cdk import Annotations, BootstraplessSynthesizer, CfnOutput, Stack, Tags
+from constructs import Construct
+
+from labs import names
+from labs.catalog import Lab
+from stacks import capacity
+from stacks.boot import user_data
+from stacks.cluster import Cluster, tags
+from stacks.guard import GuardStack
+from stacks.network import Network
+from stacks.storage import SIZES, Storage
+
+
+class LabStack(Stack):
+    """Network, storage and nodes of one lab. It depends on GuardStack, so no lab stands unguarded."""
+
+    def __init__(self, scope: Construct, id: str, *, lab: Lab, guard: GuardStack, ssh_public_key: str = "") -> None:
+        """`ssh_public_key` is the operator's, in OpenSSH's one-line form; empty authorises none.
+
+        Raises:
+            ValueError: the lab asks for what no template can express; nothing was added to `scope`.
+        """
+        capacity.check(lab)
+        super().__init__(
+            scope,
+            id,
+            stack_name=lab.stack,
+            description=f"Rooflab lab {lab.number}: {lab.title}",
+            synthesizer=BootstraplessSynthesizer(),
+            tags=tags(lab),
+        )
+        self.add_stack_dependency(guard)
+        network = Network(self, "Network", zone=lab.zone)
+        storage = None if lab.storage == "none" else Storage(self, "Storage", network=network, size=SIZES[lab.storage])
+        cluster = Cluster(
+            self,
+            "Cluster",
+            lab=lab,
+            network=network,
+            instance_profile=guard.instance_profile.ref,
+            user_data=user_data(
+                lab,
+                region=self.region,
+                bucket=guard.bucket.bucket_name,
+                ssh_public_key=ssh_public_key,
+                mount=(storage.dns_name, storage.mount_name) if storage else None,
+            ),
+            after=(storage,) if storage else (),
+        )
+        for key, value in tags(lab).items():
+            Tags.of(self).add(key, value)
+        outputs = {
+            names.Output.NODES: str(lab.nodes),
+            names.Output.INSTANCE_TYPE: lab.instance_type,
+            names.Output.CAPACITY: lab.capacity,
+            names.Output.VPC: network.vpc.vpc_id,
+            names.Output.SECURITY_GROUP: network.security_group.security_group_id,
+        }
+        if cluster.fleet:
+            outputs[names.Output.FLEET] = cluster.fleet.attr_fleet_id
+        if storage:
+            outputs[names.Output.FILE_SYSTEM] = storage.file_system.ref
+        for key, value in outputs.items():
+            CfnOutput(self, key, value=value)
+
+
+class RefusedStack(Stack):
+    """A lab that cannot take what the context asks of it: it can be destroyed, and deploying it says why not."""
+
+    def __init__(self, scope: Construct, id: str, *, stack_name: str, reason: str) -> None:
+        super().__init__(scope, id, stack_name=stack_name, synthesizer=BootstraplessSynthesizer())
+        Annotations.of(self).add_error(reason)

@@ -1,7 +1,7 @@
 """A matplotlib figure as inline SVG that follows the page: its colours are CSS variables, its text is text.
 
-Every figure is drawn twice, for a wide page and for a phone; the style sheet shows one of the two. The bytes depend on the
-data alone: ids come from a fixed salt, and no date and no version is written.
+Every figure is drawn twice, for a wide page and for a phone; the style sheet shows one of the two. The bytes depend
+on the data alone: ids come from a fixed salt, and no date and no version is written.
 """
 
 import io
@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from operate.report.element import Child, add, el
-from operate.report.quantity import quantity, size
+from operate.report.quantity import quantity, rounded, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID, PAPER = "#010101", "#010102", "#010103", "#010104"
 MEASURED, ROOF, SECOND, THIRD, BAD = "#010105", "#010106", "#010107", "#010108", "#010109"
-SERIES = (MEASURED, SECOND, THIRD, INK)
+SERIES = (MEASURED, SECOND, THIRD, INK, MUTED)
 MARKERS = ("o", "s", "^", "D")
 """A series differs by marker as well as by colour."""
 
@@ -41,7 +41,7 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """What a drawing function gets: the figure, its panels from left to right (or top to bottom), and how wide it is."""
+    """What a drawing function gets: the figure, its panels in reading order, and whether it is the phone's."""
 
     figure: "Figure"
     panels: "tuple[Axes, ...]"
@@ -160,21 +160,27 @@ def _style(tag: str, style: str) -> str:
 
 
 def log_axis(axis: Any, base: int, unit: str, ticks: int = 6) -> None:
-    """A logarithmic axis whose ticks read as quantities, or as KiB and MiB where the base is 2 and the unit bytes."""
+    """A logarithmic axis whose ticks read as quantities; as KiB and MiB where the base is 2 and the unit is bytes."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.axes.set_xscale("log", base=base) if axis.axis_name == "x" else axis.axes.set_yscale("log", base=base)
+    scale = axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale
+    scale("log", base=base)
     axis.set_major_locator(LogLocator(base=base, numticks=ticks))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(
-        FuncFormatter(lambda value, _: size(value) if (unit, base) == ("B", 2) else quantity(value, unit))
-    )
+    axis.set_major_formatter(FuncFormatter(lambda value, _: size(value) if base == 2 else tick(value, unit)))
 
 
 def linear_axis(axis: Any, unit: str, ticks: int = 6) -> None:
-    """A linear axis from zero whose ticks read as quantities."""
+    """A linear axis whose ticks read as quantities."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_major_locator(MaxNLocator(nbins=ticks))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value, unit) if value else "0"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value, unit)))
+
+
+def tick(value: float, unit: str) -> str:
+    """A tick's label: no digit that says nothing, 10 GB/s rather than 10.0 GB/s."""
+    if value == 0:
+        return "0"
+    number, _, rest = (quantity(value, unit) if unit else rounded(value)).partition(" ")
+    return f"{number.rstrip('0').rstrip('.') if '.' in number else number} {rest}".strip()

@@ -11,7 +11,8 @@ from labs.results import Measurement, Record, read
 from operate.problem import Problem
 
 _LOG_BYTES = 64 * 1024
-_LOG_LINES = 30
+_LOG_LINES = 24
+_LINE_CHARACTERS = 400
 _TERMINAL_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
 _RUN = re.compile(r"\d{8}-\d{6}-lab(?P<lab>\d+)")
 
@@ -166,8 +167,8 @@ def _parts(folder: Path, facts: dict[str, Any], found: list[Path]) -> Iterable[P
         records, unreadable = _read(mine)
         due = [f"{name}.{node}.json" for node in exits] if scope == "node" else [f"{name}.json"] if row else []
         missing = tuple(file for file in due if not (folder / "records" / file).exists())
-        failed = bool(missing or unreadable) or any(code != 0 for code in exits.values())
-        logs = sorted(folder.glob(f"logs/*/{name}.log")) if failed else []
+        guilty = {node for node, code in exits.items() if code != 0}
+        logs = sorted(folder.glob(f"logs/*/{name}.log")) if guilty or missing or unreadable else []
         yield Part(
             name=name,
             scope=scope,
@@ -176,7 +177,7 @@ def _parts(folder: Path, facts: dict[str, Any], found: list[Path]) -> Iterable[P
             records=records,
             missing=missing,
             unreadable=unreadable,
-            log_ends={path.parent.name: _end(path) for path in logs},
+            log_ends={path.parent.name: _end(path) for path in logs if not guilty or path.parent.name in guilty},
         )
 
 
@@ -196,4 +197,5 @@ def _end(path: Path) -> str:
         log.seek(max(0, path.stat().st_size - _LOG_BYTES))
         text = log.read().decode("utf-8", errors="replace")
     text = _TERMINAL_CODES.sub("", text).replace("\r\n", "\n")
-    return "\n".join(line.rsplit("\r", 1)[-1] for line in text.rstrip("\n").split("\n")[-_LOG_LINES:])
+    lines = [line.rsplit("\r", 1)[-1] for line in text.rstrip("\n").split("\n")[-_LOG_LINES:]]
+    return "\n".join(line if len(line) <= _LINE_CHARACTERS else f"{line[:_LINE_CHARACTERS]} …" for line in lines)

@@ -71,7 +71,7 @@ def _roof(row: Measurement, sources: _Sources) -> Element:
         (quantity(row.roof.value, row.unit), row.roof.source) if row.roof else ("unknown", row.no_roof_because)
     )
     kind = "" if row.roof else "unknown"
-    return el("td", el("span", text, class_=kind), el("sup", sources.letter(source)), data_label="Roof")
+    return el("td", el("span", text, el("sup", sources.letter(source)), class_=kind), data_label="Roof")
 
 
 def _of_roof(row: Measurement) -> Element:

@@ -75,28 +75,29 @@ def _pair(rows: Sequence[Row]) -> Element:
 
 def _prediction(rows: Iterable[Row]) -> list[Element]:
     """What the roofs allow, before anything ran: a line for each unit and source."""
-    allowed: dict[tuple[str, str], list[float]] = {}
+    allowed: dict[tuple[str, str], list[Measurement]] = {}
     unknown: dict[str, None] = {}
     for _, row in rows:
         if row.roof:
-            allowed.setdefault((row.unit, row.roof.source), []).append(row.roof.value)
+            allowed.setdefault((row.unit, row.roof.source), []).append(row)
         else:
             unknown[row.no_roof_because] = None
-    lines = [_allowed(unit, source, values) for (unit, source), values in allowed.items()]
+    lines = [_allowed(unit, source, bounded) for (unit, source), bounded in allowed.items()]
     if unknown:
         head = "No prediction. " if not allowed else "No prediction for the rest. "
         lines.append(el("p", el("strong", head), "; ".join(unknown)[:1].upper() + "; ".join(unknown)[1:] + "."))
     return lines
 
 
-def _allowed(unit: str, source: str, values: list[float]) -> Element:
+def _allowed(unit: str, source: str, rows: Sequence[Measurement]) -> Element:
+    values = [row.roof.value for row in rows if row.roof]
     low, high = min(values), max(values)
-    bound = "No less than " if unit == "s" else "At most "
-    text = quantity(low if unit == "s" else high, unit)
-    if low != high:
-        bound = "No less than " if unit == "s" else "At most "
-        text = f"{quantity(low, unit)} to {quantity(high, unit)}, row by row"
-    return el("p", bound, el("strong", text), el("span", source, class_="small"))
+    names = list(dict.fromkeys(row.name for row in rows))
+    text = quantity(low, unit) if low == high else f"{quantity(low, unit)} to {quantity(high, unit)}"
+    of = f" ({names[0]})" if len(names) == 1 else f" ({len(names)} rows)"
+    return el(
+        "p", "No less than " if unit == "s" else "At most ", el("strong", text), of, el("span", source, class_="small")
+    )
 
 
 def _measurement(rows: Sequence[Row]) -> list[Element]:
@@ -113,9 +114,15 @@ def _measurement(rows: Sequence[Row]) -> list[Element]:
         if not row.suspect and (other is None or _better(row, other[1])):
             best[row.unit] = (record, row)
     return [
-        el("p", el("strong", quantity(row.value, row.unit)), f" {_where(row, record)}", el("span", "best of its unit", class_="small"))
+        el("p", el("strong", quantity(row.value, row.unit)), f" {_where(row, record)}", _alone(row, rows))
         for record, row in best.values()
-    ]  # fmt: skip
+    ]
+
+
+def _alone(row: Measurement, rows: Sequence[Row]) -> Element:
+    count = sum(other.unit == row.unit for _, other in rows)
+    rank = "" if count == 1 else f"{'lowest' if row.unit == 's' else 'highest'} of {count}, "
+    return el("span", f"{rank}no roof to hold it against", class_="small")
 
 
 def _better(row: Measurement, than: Measurement) -> bool:
@@ -144,7 +151,7 @@ def _gap(row: Measurement, fraction: float) -> str:
     if not row.samples_s:
         return f"the roof allows {rounded(1 / fraction, 2)} times as much"
     median_s = sorted(row.samples_s)[len(row.samples_s) // 2]
-    return f"of {quantity(median_s, 's')} a sample, {quantity(median_s * (1 - fraction), 's')} would not be needed at the roof"
+    return f"at the roof a sample would take {quantity(median_s * fraction, 's')} instead of {quantity(median_s, 's')}"
 
 
 def _notes(records: Iterable[Record]) -> Element | None:

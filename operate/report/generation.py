@@ -1,0 +1,95 @@
+"""Text generation: the time to the first token beside the time of every further one, and how those scatter."""
+
+from collections.abc import Sequence
+from statistics import median
+from xml.etree.ElementTree import Element
+
+from labs.results import Measurement, Record, percentile
+from operate.report.canvas import INK, MEASURED, PAPER, ROOF, SECOND, Sheet, linear_axis, picture
+from operate.report.quantity import quantity
+
+
+def generation(records: Sequence[Record]) -> list[Element]:
+    """Bars of both times, and the token times' histogram, of the first node's record."""
+    timed = [row for row in records[0].measurements if row.samples_s]
+    first = next((row for row in timed if "first" in row.name.lower()), None)
+    token = next((row for row in timed if "token" in row.name.lower() and row is not first), None)
+    if first is None or token is None:
+        return []
+    bars = [("to the first token", first), ("each further token", token)]
+    node = f" on {records[0].node}" if len(records) > 1 else ""
+
+    def draw(sheet: Sheet) -> None:
+        _bars(sheet, bars)
+        _histogram(sheet, token)
+
+    caption = f"Left, the median times{node}; right, {len(token.samples_s):,} further tokens by the time each took."
+    beyond = sum(sample > _top(token.samples_s) for sample in token.samples_s)
+    if beyond:
+        caption += f" The last bar holds the {beyond} slowest, up to {quantity(max(token.samples_s), 's')}."
+    if not token.roof:
+        caption += f" No floor is drawn: {token.no_roof_because}."
+    return [picture("generation", draw, alt=_alt(first, token), caption=[caption], panels=2, height=380)]
+
+
+def _floor_s(row: Measurement) -> float | None:
+    """The least time a sample can take by the roof."""
+    return None if row.fraction is None else median(row.samples_s) * row.fraction
+
+
+def _bars(sheet: Sheet, bars: Sequence[tuple[str, Measurement]]) -> None:
+    axes = sheet.panels[0]
+    for index, ((_, row), colour) in enumerate(zip(bars, (SECOND, MEASURED), strict=True)):
+        value = median(row.samples_s)
+        axes.bar(index, value, width=0.5, color=colour)
+        axes.annotate(
+            quantity(value, "s"), (index, value), xytext=(0, 5), textcoords="offset points", ha="center", color=INK
+        )
+        floor = _floor_s(row)
+        if floor is not None:
+            axes.plot([index - 0.34, index + 0.34], [floor, floor], color=ROOF, linewidth=2.5)
+            axes.annotate(f"roof {quantity(floor, 's')}", (index + 0.36, floor), xytext=(2, 0),
+                          textcoords="offset points", va="center", color=ROOF)  # fmt: skip
+    linear_axis(axes.yaxis, "s", ticks=5)
+    axes.set_xticks(range(len(bars)), [name for name, _ in bars])
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.6, len(bars) - 0.2)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.08)
+    axes.set_title("time, median")
+
+
+def _top(samples: Sequence[float]) -> float:
+    """Where the histogram ends, in seconds; the few slowest of many tokens would leave no room for the rest."""
+    return percentile(samples, 0.995) if len(samples) >= 200 else max(samples)
+
+
+def _histogram(sheet: Sheet, token: Measurement) -> None:
+    axes = sheet.panels[1]
+    samples = token.samples_s
+    bottom, top = min(samples), _top(samples)
+    axes.hist([min(sample, top) for sample in samples], bins=24, range=(bottom, max(top, bottom * 1.001)), color=MEASURED,
+              edgecolor=PAPER, linewidth=1)  # fmt: skip
+    marks = [("median", median(samples), 0.97)]
+    if len(samples) >= 100:
+        marks.append(("p99", percentile(samples, 0.99), 0.87))
+    for name, value, height in marks:
+        axes.axvline(value, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+        right = value < bottom + 0.6 * (top - bottom)
+        axes.annotate(f"{name} {quantity(value, 's')}", (value, height), xycoords=("data", "axes fraction"),
+                      xytext=(5 if right else -5, 0), textcoords="offset points", ha="left" if right else "right",
+                      va="top", color=INK)  # fmt: skip
+    linear_axis(axes.xaxis, "s", ticks=4)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.2)
+    axes.set_title("tokens")
+    axes.set_xlabel("time of one token")
+
+
+def _alt(first: Measurement, token: Measurement) -> str:
+    text = (
+        f"Bars: {quantity(median(first.samples_s), 's')} to the first token, {quantity(median(token.samples_s), 's')} "
+    )
+    text += f"for each further one, medians. Histogram of {len(token.samples_s):,} token times from "
+    text += f"{quantity(min(token.samples_s), 's')} to {quantity(max(token.samples_s), 's')}"
+    if len(token.samples_s) >= 100:
+        text += f", p99 {quantity(percentile(token.samples_s, 0.99), 's')}"
+    return text + "."

@@ -1,0 +1,234 @@
+"""What a node is told to do: its run.sh, and the commands that start and stop it. Pure functions, no machine needed.
+
+A run is detached: it belongs to no SSH connection. It lies in one folder on each node, over once `exit` is there.
+"""
+
+import io
+import re
+import tarfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import PurePosixPath
+from shlex import join, quote
+
+from labs.catalog import Workload
+
+_RUN = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+")
+_GRACE_S = 15
+FORWARDED = ("HF_TOKEN", "HF_HUB_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
+"""Secrets that reach a run's processes where the operator's environment has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where Rooflab's things lie on a machine, as bash words."""
+
+    tree: str = "~/rooflab"
+    runs: str = "~/rooflab-runs"
+    environment: str = "~/.rooflab/env.sh"
+    ready: str = "~/.rooflab/ready"
+
+    def run(self, run: str) -> str:
+        """The folder of `run`."""
+        assert _RUN.fullmatch(run), run
+        return f"{self.runs}/{run}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One entry of a run's list: a workload of the catalogue, or the user's own command."""
+
+    name: str
+    command: tuple[str, ...]
+    """A module's or script's name and its arguments, or, with `kind` "command", a whole command."""
+    kind: str = "module"
+    """"module": `python -m`; "script": a Python file; "command": run as it is. """
+    scope: str = "node"
+    """As in `labs.catalog.Workload`."""
+    timeout_s: int = 900
+
+
+def job(workload: Workload) -> Job:
+    """The job that runs a workload of the catalogue."""
+    return Job(
+        name=workload.name,
+        command=(workload.module, *workload.args),
+        scope=workload.scope,
+        timeout_s=workload.timeout_s,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """One node's part in a run."""
+
+    node: str
+    index: int
+    processes: int
+    """Ranks in a "cluster" job: CUDA devices, or 2 on a CPU."""
+    cores: int
+    """CPUs that the node's processes may use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One run, on all nodes."""
+
+    run: str
+    """YYYYMMDD-HHMMSS-labN."""
+    jobs: tuple[Job, ...]
+    seats: tuple[Seat, ...]
+    head: str
+    """Private address of node0, where ranks meet."""
+    lab: int | None = None
+    instance_type: str = ""
+    usd_per_hour: float | None = None
+    """Price of all nodes together."""
+    commit: str = ""
+    place: Place = field(default_factory=Place)
+
+
+def run_id(now: datetime, lab: int | None) -> str:
+    """Name of a run that starts `now` (UTC)."""
+    return f"{now:%Y%m%d-%H%M%S}-{'own' if lab is None else f'lab{lab}'}"
+
+
+def master_port(run: str, index: int) -> int:
+    """Port where the ranks of job `index` meet, 20000 to 29999: another for each job and, nearly always, each run."""
+    return 20000 + (zlib.crc32(run.encode()) + index) % 10000
+
+
+def script(plan: Plan, seat: Seat) -> str:
+    """The whole run.sh of one node."""
+    facts = {
+        "ROOFLAB_RUN": plan.run,
+        "ROOFLAB_LAB": "" if plan.lab is None else str(plan.lab),
+        "ROOFLAB_NODE": seat.node,
+        "ROOFLAB_NODES": str(len(plan.seats)),
+        "ROOFLAB_INSTANCE_TYPE": plan.instance_type,
+        "ROOFLAB_USD_PER_HOUR": "" if plan.usd_per_hour is None else f"{plan.usd_per_hour:.6g}",
+        "ROOFLAB_COMMIT": plan.commit,
+    }
+    exports = "\n".join(f"export {name}={quote(value)}" for name, value in facts.items() if value)
+    works = "\n".join(_work(plan, seat, index) for index in range(len(plan.jobs)))
+    return f"""\
+#!/usr/bin/env bash
+# {plan.run} on {seat.node}, written by fab: every workload in order, each with its log and its exit code.
+set -u
+run={plan.place.run(plan.run)}
+mkdir -p "$run/logs" "$run/records" "$run/out"
+echo $$ > "$run/pid"
+cd -P {plan.place.tree} || {{ echo 1 > "$run/exit"; exit 1; }}
+[ -f {plan.place.environment} ] && . {plan.place.environment}
+{exports}
+export ROOFLAB_RUN_DIR="$run" ROOFLAB_OUT="$run/out"
+export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
+export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
+command -v timeout > /dev/null || timeout() {{ shift 2; "$@"; }}
+status=0
+work() {{ # work NAME LIMIT_S THREADS COMMAND...
+    local name=$1 limit=$2 threads=$3 began=$SECONDS code
+    shift 3
+    OMP_NUM_THREADS=$threads timeout --kill-after={_GRACE_S} "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
+    code=$?
+    [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
+    [ "$code" -eq 0 ] || status=1
+    echo "$name $code $((SECONDS - began))" >> "$run/codes"
+    python -m operate.ship "$run" >> "$run/ship.log" 2>&1
+}}
+{works}
+echo "$status" > "$run/exit.partial" && mv "$run/exit.partial" "$run/exit"
+"""
+
+
+def _work(plan: Plan, seat: Seat, index: int) -> str:
+    item = plan.jobs[index]
+    threads = seat.cores if item.scope == "node" else max(1, seat.cores // seat.processes)
+    return f"work {quote(item.name)} {item.timeout_s} {threads} {job_command(plan, seat, index)}"
+
+
+def job_command(plan: Plan, seat: Seat, index: int) -> str:
+    """The command of job `index` on one node, as bash would read it; `$run` is the run's folder."""
+    item = plan.jobs[index]
+    if item.kind == "command":
+        return join(item.command)
+    target, *words = item.command
+    if item.kind == "module":
+        aim = f'-m {quote(target)} --out "$run/records"'
+    else:  # a script that git does not track travels in the run's own folder
+        aim = f'"$run"/{quote(target[len("$run/") :])}' if target.startswith("$run/") else quote(target)
+    aim += "".join(f" {quote(word)}" for word in words)
+    if item.scope == "node":
+        return f"python {aim}"
+    return (
+        f"torchrun --nnodes {len(plan.seats)} --nproc-per-node {seat.processes} --node-rank {seat.index}"
+        f" --master-addr {quote(plan.head)} --master-port {master_port(plan.run, index)}"
+        f' --tee 3 --log-dir "$run/ranks" {aim}'
+    )
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """The archive that `prepare_command` unpacks: `files` by their name in the run's folder."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w") as tar:
+        for name, content in files.items():
+            assert not PurePosixPath(name).is_absolute(), name
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o700
+            tar.addfile(entry, io.BytesIO(content))
+    return zlib.compress(raw.getvalue(), wbits=31)
+
+
+def prepare_command(place: Place, run: str) -> str:
+    """Make the run's folder from the archive on stdin; nothing starts yet."""
+    return f"umask 077; mkdir -p {place.run(run)} && tar xzf - -C {place.run(run)}"
+
+
+def start_command(place: Place, run: str) -> str:
+    """Start the prepared run, detached. Secrets come on stdin: no argument and no file holds them."""
+    folder = place.run(run)
+    return (
+        'set -a; eval "$(cat)"; set +a; detach=$(command -v setsid)\n'
+        f"nohup $detach bash {folder}/run.sh > {folder}/run.log 2>&1 < /dev/null &"
+    )
+
+
+def secrets(environment: Mapping[str, str], names: Sequence[str] = ()) -> bytes:
+    """What goes to `start_command` on stdin: the forwarded variables that `environment` has, and all of `names`.
+
+    Raises:
+        ValueError: one of `names` is not a variable's name, or is not set.
+    """
+    for name in names:
+        if not name.isidentifier() or name not in environment:
+            raise ValueError(
+                f"env={name!r} is not set here: export it, then write --env NAME (its value is never shown)"
+            )
+    chosen = [name for name in FORWARDED if environment.get(name)] + [name for name in names if name not in FORWARDED]
+    return "".join(f"{name}={quote(environment[name])}\n" for name in chosen).encode()
+
+
+def stop_command(place: Place, run: str) -> str:
+    """End the run and everything it started: politely, after 10 s by force. Then mark it as over.
+
+    A run's processes are found by ROOFLAB_RUN_DIR in their environment: torchrun puts its workers in sessions of
+    their own, so a process group would miss them. The brackets keep the search from finding itself.
+    """
+    return f"""\
+run={place.run(run)}
+[ -d "$run" ] || {{ echo "there is no run $run here" >&2; exit 3; }}
+[ -f "$run/exit" ] && {{ echo over; exit 0; }}
+marked() {{
+    if [ -d /proc/self ]; then grep -lsz "^[R]OOFLAB_RUN_DIR=$run\\$" /proc/[0-9]*/environ | cut -d/ -f3
+    else ps axeww -o pid=,command= | grep "[R]OOFLAB_RUN_DIR=$run " | awk '{{print $1}}'; fi
+}}
+pid=$(cat "$run/pid" 2>/dev/null)
+told() {{ cat "/proc/$1/cmdline" 2>/dev/null || ps -o args= -p "$1"; }}
+[ -n "$pid" ] && told "$pid" | grep -aq "run\\.sh" && kill -KILL "$pid"
+kill -TERM $(marked) 2>/dev/null
+for _ in $(seq 50); do [ -z "$(marked)" ] && break; sleep 0.2; done
+kill -KILL $(marked) 2>/dev/null
+echo 143 > "$run/exit"
+echo stopped"""

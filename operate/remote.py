@@ -1,0 +1,205 @@
+"""A shell over SSH: Fabric's connection with pinned host keys, without its stalls, and with an end to every wait.
+
+Fabric 3.2 trusts any host key on first sight (AutoAddPolicy) and paramiko leaves Nagle's algorithm on, which
+costs some 40 ms a command. Both are put right here.
+"""
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
+from threading import Lock
+
+import paramiko
+from fabric import Config, Connection
+from paramiko.ssh_exception import (
+    AuthenticationException,
+    BadHostKeyException,
+    NoValidConnectionsError,
+    PasswordRequiredException,
+    SSHException,
+)
+
+from operate.nodes import Node
+from operate.problem import Problem
+from operate.shell import Outcome, Unreachable
+
+CONNECT_S = 10.0
+"""Longest wait for a connection, and for each step of its handshake."""
+_KEEPALIVE_S = 15
+_PIECE = 1 << 16
+
+
+class RemoteShell:
+    """One node's bash over one SSH connection, opened when first needed and again when it broke."""
+
+    def __init__(self, node: Node, connection: Connection) -> None:
+        self.node = node
+        self._connection = connection
+        self._lock = Lock()
+
+    @classmethod
+    def to_node(cls, node: Node, *, known_hosts: Path, key: Path) -> "RemoteShell":
+        """A shell on a lab's node: only the host keys in `known_hosts` and only the private `key` count."""
+        connection = Connection(
+            node.address,
+            user=node.user,
+            port=node.port,
+            config=Config(lazy=True),  # the user's own ssh_config says nothing about a lab's nodes
+            connect_timeout=int(CONNECT_S),
+            connect_kwargs={"key_filename": str(key), "allow_agent": False, "look_for_keys": False},
+        )
+        connection.client.load_host_keys(str(known_hosts))
+        return cls(node, connection)
+
+    @classmethod
+    def to_host(cls, name: str, spec: str) -> "RemoteShell":
+        """A shell on a machine of the user's own, by the user's own ssh_config, keys, agent and known_hosts."""
+        connection = Connection(spec, connect_timeout=int(CONNECT_S))
+        connection.client.load_system_host_keys()
+        for name in str(connection.ssh_config.get("userknownhostsfile", "")).split():
+            path = Path(name).expanduser()
+            if path.exists():
+                connection.client.load_system_host_keys(str(path))
+        node = Node(name=name, address=connection.host, user=connection.user, port=connection.port)
+        return cls(node, connection)
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout_s: float = 60) -> Outcome:
+        """See `operate.shell.Shell.run`. A command is never sent twice."""
+        until = time.monotonic() + timeout_s
+        channel = self._channel(command)
+        try:
+            channel.settimeout(timeout_s)
+            if stdin:
+                channel.sendall(stdin)
+            channel.shutdown_write()
+            stdout = b"".join(_pieces(channel, until))
+            stderr = b"".join(iter(lambda: channel.recv_stderr(_PIECE), b""))
+            if not channel.status_event.wait(max(0.0, until - time.monotonic())):
+                raise TimeoutError
+            code = channel.recv_exit_status()
+        except TimeoutError:
+            raise self._lost(f"answers no more: a command took over {timeout_s:.0f} s") from None
+        except (OSError, EOFError, SSHException) as error:
+            raise self._lost(f"lost its connection ({error or type(error).__name__})") from None
+        finally:
+            channel.close()
+        if code == -1:  # paramiko's sign that the connection ended before the command did
+            raise self._lost("lost its connection")
+        return Outcome(code=code, stdout=stdout, stderr=stderr)
+
+    def stream(self, command: str, *, idle_s: float) -> Iterator[bytes]:
+        """See `operate.shell.Shell.stream`."""
+        channel = self._channel(command)
+        try:
+            channel.settimeout(idle_s)
+            channel.shutdown_write()
+            while piece := channel.recv(_PIECE):
+                yield piece
+            if not channel.status_event.wait(idle_s) or channel.recv_exit_status() == -1:
+                raise self._lost("lost its connection")
+        except TimeoutError:
+            raise self._lost(f"was silent for {idle_s:.0f} s") from None
+        except (OSError, EOFError, SSHException) as error:
+            raise self._lost(f"lost its connection ({error or type(error).__name__})") from None
+        finally:
+            channel.close()
+
+    def close(self) -> None:
+        """See `operate.shell.Shell.close`."""
+        self._connection.client.close()
+
+    def _lost(self, why: str) -> Unreachable:
+        self.close()
+        return Unreachable(
+            f"{self.node.name} ({self.node.address}) {why}",
+            "a detached run goes on: fab attach finds it; fab nodes shows what EC2 says of the node",
+        )
+
+    def _channel(self, command: str) -> paramiko.Channel:
+        with self._lock:
+            transport = self._open()
+            try:
+                channel = transport.open_session(timeout=CONNECT_S)
+                channel.exec_command(f"bash --norc -c {quote(command)}")
+            except (OSError, EOFError, SSHException) as error:
+                raise self._lost(f"takes no commands ({error or type(error).__name__})") from None
+            return channel
+
+    def _open(self) -> paramiko.Transport:
+        """The live transport. Raises: Unreachable, or Problem where another try would not help."""
+        transport = self._connection.client.get_transport()
+        if transport is not None and transport.is_active():
+            return transport
+        where = f"{self.node.name} ({self._connection.host} port {self._connection.port})"
+        try:
+            self._connect()
+        except BadHostKeyException:
+            raise Problem(
+                f"{where} shows another host key than the one pinned for it",
+                "someone may stand between you and it. If the machine was made anew on purpose, remove its old line: "
+                f"ssh-keygen -R '{self._known_as()}'",
+            ) from None
+        except PasswordRequiredException:
+            raise Problem(f"the private key for {where} has a passphrase", "ssh-add it, then try again") from None
+        except AuthenticationException as error:
+            raise _Refused(
+                f"{where} does not accept the key of {self._connection.user} ({error})",
+                "was the stack deployed with this clone's .rooflab/id_ed25519.pub? if not, deploy it anew from here",
+            ) from None
+        except (NoValidConnectionsError, TimeoutError, ConnectionError, socket.gaierror) as error:
+            raise Unreachable(
+                f"{where} does not answer ({_reason(error)})",
+                "fab nodes shows what EC2 says of it; on AWS your own address may have changed: try again",
+            ) from None
+        except (SSHException, OSError, EOFError) as error:
+            if "not found in known_hosts" in str(error):
+                raise self._unknown(where) from None
+            raise Unreachable(f"{where} speaks no SSH ({_reason(error)})", "is it still booting? try again") from None
+        transport = self._connection.client.get_transport()
+        assert transport is not None
+        return transport
+
+    def _connect(self) -> None:
+        connection = self._connection
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        connection.connect_kwargs.update(banner_timeout=CONNECT_S, auth_timeout=CONNECT_S)
+        if not connection.gateway:
+            line = socket.create_connection((connection.host, connection.port), timeout=CONNECT_S)
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.connect_kwargs["sock"] = line
+        connection.client.close()
+        connection.open()
+        connection.transport.set_keepalive(_KEEPALIVE_S)
+
+    def _known_as(self) -> str:
+        host, port = self._connection.host, self._connection.port
+        return host if port == 22 else f"[{host}]:{port}"
+
+    def _unknown(self, where: str) -> Problem:
+        port = "" if self._connection.port == 22 else f"-p {self._connection.port} "
+        return Problem(
+            f"the host key of {where} is not in your known_hosts",
+            f"add it: ssh-keyscan {port}{self._connection.host} >> ~/.ssh/known_hosts; compare the fingerprint "
+            "with what the machine itself says: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+        )
+
+
+class _Refused(Unreachable):
+    """sshd answers before cloud-init has put the key in place: worth another try while a node boots."""
+
+
+def _pieces(channel: paramiko.Channel, until: float) -> Iterator[bytes]:
+    while piece := channel.recv(_PIECE):
+        yield piece
+        left = until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        channel.settimeout(left)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, NoValidConnectionsError):
+        return "; ".join(dict.fromkeys(str(reason.strerror or reason) for reason in error.errors.values()))
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -1,0 +1,187 @@
+"""One machine's bash, wherever it is: what a verb needs from it, and the same on many at once."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+from operate.problem import Problem
+
+
+class Unreachable(Problem):
+    """A machine that does not answer, or stopped answering: worth another try."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one command did on one machine."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """stdout as text, without the white space around it."""
+        return self.stdout.decode("utf-8", "replace").strip()
+
+    @property
+    def said(self) -> str:
+        """The last line of stderr, else of stdout: what a person is shown of a failure."""
+        for stream in (self.stderr, self.stdout):
+            if lines := stream.decode("utf-8", "replace").strip().splitlines():
+                return lines[-1]
+        return "no output"
+
+
+class Shell(Protocol):
+    """Runs bash commands on one machine. Methods raise `Unreachable` where the machine does not answer."""
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout_s: float = 60) -> Outcome:
+        """Run `command` to its end. Raises: Unreachable, also when it takes longer than `timeout_s`."""
+
+    def stream(self, command: str, *, idle_s: float) -> Iterator[bytes]:
+        """What `command` writes to stdout, piece by piece. Raises: Unreachable after `idle_s` seconds of silence."""
+
+    def close(self) -> None:
+        """End what runs and let go of the connection."""
+
+
+class LocalShell:
+    """This machine's bash."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout_s: float = 60) -> Outcome:
+        """See `Shell.run`."""
+        process = self._start(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise Unreachable(
+                f"a command took more than {timeout_s:.0f} s on this machine", "is it overloaded?"
+            ) from None
+        finally:
+            self._end(process)
+        return Outcome(code=process.returncode, stdout=stdout, stderr=stderr)
+
+    def stream(self, command: str, *, idle_s: float) -> Iterator[bytes]:
+        """See `Shell.stream`; a pipe on this machine does not fall silent, so `idle_s` is not needed."""
+        process = self._start(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert process.stdout is not None
+        try:
+            while piece := os.read(process.stdout.fileno(), 65536):
+                yield piece
+        finally:
+            self._end(process)
+
+    def close(self) -> None:
+        """See `Shell.close`."""
+        for process in list(self._running):
+            self._end(process)
+
+    def _start(self, command: str, *, stdin: int, stderr: int) -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C in the terminal is ours to handle, and must not reach what runs there.
+        process = subprocess.Popen(
+            ["bash", "--norc", "-c", command],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        self._running.add(process)
+        return process
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        self._running.discard(process)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+Results = dict[str, Outcome | Problem]
+"""By node name: what the command did there, or why it could not be asked."""
+
+
+class Shells:
+    """The shells of a cluster, by node name, and commands on all of them at once."""
+
+    def __init__(self, shells: Mapping[str, Shell]) -> None:
+        self.shells = dict(shells)
+        self._pool = ThreadPoolExecutor(max_workers=max(1, len(shells)), thread_name_prefix="shell")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of every connection, whatever still runs on it."""
+        for shell in self.shells.values():
+            shell.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def each(
+        self,
+        command: str | Callable[[str], str],
+        *,
+        stdin: bytes | Callable[[str], bytes] = b"",
+        timeout_s: float = 60,
+        among: tuple[str, ...] | None = None,
+    ) -> Results:
+        """Run `command` on all nodes (or those `among` them) at once; one node's failure is its own.
+
+        `command` and `stdin` may be functions of the node's name.
+        """
+        names = tuple(self.shells) if among is None else among
+
+        def one(name: str) -> Outcome | Problem:
+            try:
+                return self.shells[name].run(
+                    command if isinstance(command, str) else command(name),
+                    stdin=stdin if isinstance(stdin, bytes) else stdin(name),
+                    timeout_s=timeout_s,
+                )
+            except Problem as problem:
+                return problem
+
+        if len(names) == 1:  # a thread would only cost
+            return {names[0]: one(names[0])}
+        return dict(zip(names, self._pool.map(one, names), strict=True))
+
+
+def demand(results: Results, doing: str, remedy: str) -> dict[str, Outcome]:
+    """All outcomes, if every command succeeded.
+
+    Raises:
+        Problem: naming every node that failed and why; `doing` completes "node1 failed to …".
+    """
+    failed = failures(results)
+    if not failed:
+        return {name: result for name, result in results.items() if isinstance(result, Outcome)}
+    problems = [result for result in results.values() if isinstance(result, Problem)]
+    cause = "; ".join(f"{name} could not {doing} ({why})" for name, why in failed.items())
+    exit_code = problems[0].exit_code if problems else 1
+    raise Problem(cause, problems[0].remedy if len(problems) == len(failed) else remedy, exit_code=exit_code)
+
+
+def failures(results: Results) -> dict[str, str]:
+    """By node name: why its command failed, one line each. Empty where all is well."""
+    why = {}
+    for name, result in results.items():
+        if isinstance(result, Problem):
+            why[name] = result.cause
+        elif result.code != 0:
+            why[name] = f"exit code {result.code}: {result.said}"
+    return why

@@ -1,0 +1,60 @@
+"""Send a run's finished records from a node to the results bucket: `python -m operate.ship RUN_FOLDER`.
+
+Runs on the node after every workload, so that no death of node, lab or laptop loses a record. It never fails a run:
+where it cannot send, it says so in one line and ends with exit code 0; the laptop still fetches over SSH.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+_SHIPPED = ("records/*.json", "logs/*.log", "codes")
+
+
+def key_prefix(run: str, node: str) -> str:
+    """Where one node's part of a run lies in the bucket."""
+    return f"results/{run}/{node}/"
+
+
+def ship(folder: Path, *, bucket: str, run: str, node: str, s3: Any) -> list[str]:
+    """Upload what is new or has grown since the last call; the names sent. Keys are flat: results/RUN/NODE/NAME."""
+    marks = folder / "shipped"
+    before = set(marks.read_text().splitlines()) if marks.exists() else set()
+    sent = []
+    for pattern in _SHIPPED:
+        for path in sorted(folder.glob(pattern)):
+            mark = f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}"
+            if mark in before:
+                continue
+            s3.put_object(Bucket=bucket, Key=key_prefix(run, node) + path.name, Body=path.read_bytes())
+            before.add(mark)
+            sent.append(path.name)
+            marks.write_text("\n".join(sorted(before)) + "\n")
+    return sent
+
+
+def main(folder: Path) -> None:
+    """Ship `folder` to where the environment says. Prints one line, whatever happens."""
+    bucket = os.environ.get("ROOFLAB_BUCKET")
+    if not bucket:
+        print("warning: not shipped, for ROOFLAB_BUCKET is not set; fab fetches over SSH")
+        return
+    try:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        print("warning: not shipped, for this node's python has no boto3; fab fetches over SSH")
+        return
+    try:
+        s3 = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 3}))
+        sent = ship(folder, bucket=bucket, run=os.environ["ROOFLAB_RUN"], node=os.environ["ROOFLAB_NODE"], s3=s3)
+    except (BotoCoreError, ClientError, OSError) as error:
+        print(f"warning: not shipped to {bucket} ({' '.join(str(error).split())}); fab fetches over SSH")
+        return
+    print(f"shipped {', '.join(sent) or 'nothing new'} to s3://{bucket}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

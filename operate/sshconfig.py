@@ -1,0 +1,45 @@
+"""An OpenSSH configuration for a lab's nodes, so that plain ssh, rsync, scp and VS Code work too."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from operate.nodes import Node
+
+
+def ssh_config(nodes: Sequence[Node], *, stack: str, known_hosts: Path, key: Path) -> str:
+    """The text of an ssh_config: hosts `node0` and, to tell labs apart, `lab3-node0` or `lab3-alice-node0`."""
+    prefix = stack.lower().replace("stack", "")
+    hosts = "".join(
+        f"\nHost {node.name} {prefix}-{node.name}\n"
+        f"    HostName {node.address}\n"
+        f"    Port {node.port}\n"
+        f"    User {node.user}\n"
+        for node in nodes
+    )
+    return (
+        f"# Written by fab for {stack}; made anew whenever fab asks EC2 for its nodes.\n"
+        f"# ssh -F {known_hosts.with_name('ssh_config')} node0\n"
+        f"{hosts}\n"
+        "Host *\n"
+        f'    IdentityFile "{key}"\n'
+        "    IdentitiesOnly yes\n"
+        f'    UserKnownHostsFile "{known_hosts}"\n'
+        "    GlobalKnownHostsFile none\n"
+        "    StrictHostKeyChecking yes\n"
+        "    UpdateHostKeys no\n"
+        "    ForwardAgent no\n"
+        "    ConnectTimeout 10\n"
+        "    ServerAliveInterval 15\n"
+        "    ServerAliveCountMax 4\n"
+    )
+
+
+def write_ssh_config(nodes: Sequence[Node], *, stack: str, folder: Path, key: Path) -> Path:
+    """Write `folder`/ssh_config beside the known_hosts that lies there, and return its path."""
+    path = folder / "ssh_config"
+    text = ssh_config(nodes, stack=stack, known_hosts=folder / "known_hosts", key=key)
+    if not path.exists() or path.read_text() != text:
+        partial = path.with_name("ssh_config.partial")
+        partial.write_text(text)
+        partial.replace(path)
+    return path

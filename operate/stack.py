@@ -1,0 +1,70 @@
+"""A deployed stack, as CloudFormation tells it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from botocore.exceptions import ClientError
+
+from operate.account import Account
+from operate.problem import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """One stack that stands."""
+
+    name: str
+    status: str
+    """CloudFormation's word, for example CREATE_COMPLETE."""
+    created: datetime
+    """Aware UTC; the lab's time to live counts from here."""
+    outputs: Mapping[str, str]
+    """By the names of `labs.names.Output`."""
+    tags: Mapping[str, str]
+
+
+def deploy_command(stack: str) -> str:
+    """What deploys `stack`: the remedy wherever it is missing."""
+    base, _, name = stack.partition("-")
+    return f"cdk deploy {stack} -c name={name}" if name else f"cdk deploy {base}"
+
+
+def find_stack(account: Account, name: str) -> Stack | None:
+    """The stack called `name`, or None where there is none. Sets the account's clock."""
+    try:
+        answer = account.client("cloudformation").describe_stacks(StackName=name)
+    except ClientError as error:
+        if "does not exist" in error.response["Error"].get("Message", ""):
+            return None
+        raise
+    account.observe(answer)
+    found = answer["Stacks"][0]
+    if found["StackStatus"] == "DELETE_COMPLETE":
+        return None
+    return Stack(
+        name=name,
+        status=found["StackStatus"],
+        created=found["CreationTime"],
+        outputs={item["OutputKey"]: item["OutputValue"] for item in found.get("Outputs", [])},
+        tags={item["Key"]: item["Value"] for item in found.get("Tags", [])},
+    )
+
+
+def deployed_stack(account: Account, name: str) -> Stack:
+    """The stack called `name`, complete and usable.
+
+    Raises:
+        Problem: it is not deployed, or its deployment did not succeed.
+    """
+    stack = find_stack(account, name)
+    if stack is None or stack.status == "REVIEW_IN_PROGRESS":
+        raise Problem(f"{name} is not deployed in {account.region}", deploy_command(name))
+    if stack.status in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"):
+        return stack
+    if stack.status.endswith("_IN_PROGRESS"):
+        raise Problem(f"{name} is not ready yet ({stack.status})", "wait until CloudFormation is done, then try again")
+    raise Problem(
+        f"{name} did not come up ({stack.status})",
+        f"take away what is left (cdk destroy {name}), then {deploy_command(name)}",
+    )

@@ -22,9 +22,7 @@ from stacks.lab import LabStack, RefusedStack
 
 _PUBLIC_KEY_FILE = Path(__file__).resolve().parent / ".rooflab" / "id_ed25519.pub"
 _PUBLIC_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/]+=*( [\w.@+:-]*)?")
-OVERRIDES = tuple(
-    field.name for field in fields(Lab) if field.name not in ("number", "title", "workloads")
-)
+OVERRIDES = tuple(field.name for field in fields(Lab) if field.name not in ("number", "title", "workloads"))
 """Context keys that replace a field of every lab."""
 
 
@@ -46,9 +44,7 @@ def build(app: App) -> None:
     if len(refused) == len(LABS):
         raise ValueError(next(iter(refused.values())))
     for number, reason in refused.items():
-        RefusedStack(
-            app, f"Lab{number}Stack", stack_name=stack_name(number, str(given.get("name", ""))), reason=reason
-        )
+        RefusedStack(app, f"Lab{number}Stack", stack_name=stack_name(number, str(given.get("name", ""))), reason=reason)
 
 
 def _overrides(app: App) -> dict[str, object]:

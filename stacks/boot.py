@@ -22,7 +22,7 @@ _BOUNDARY = "rooflab-user-data"
 
 
 def steps(lab: Lab) -> tuple[str, ...]:
-    """Files of `userdata/` that a node of the lab runs, in order: first what limits the bill, last what takes longest."""
+    """Files of `userdata/` that a node of the lab runs, in order: what limits the bill first, the longest last."""
     gpus = lab.instance.gpus > 0
     chosen = {
         "deadline": True,
@@ -39,9 +39,7 @@ def steps(lab: Lab) -> tuple[str, ...]:
 def packages(requirements: str) -> tuple[str, ...]:
     """Exact pins that a node installs: the lines of requirements.txt marked "# node", and boto3 to send records."""
     lines = [line.partition("#") for line in requirements.splitlines()]
-    return tuple(
-        pin.strip() for pin, _, mark in lines if mark.strip() == "node" or pin.strip().startswith("boto3==")
-    )
+    return tuple(pin.strip() for pin, _, mark in lines if mark.strip() == "node" or pin.strip().startswith("boto3=="))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +68,7 @@ class UserData:
         if self.ssh_public_key:
             parts.insert(0, ("text/cloud-config", f'#cloud-config\nssh_authorized_keys: ["{self.ssh_public_key}"]\n'))
         body = "".join(f"--{_BOUNDARY}\nContent-Type: {kind}\n\n{text}\n" for kind, text in parts)
-        return (
-            f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{_BOUNDARY}"\n\n{body}--{_BOUNDARY}--\n'
-        )
+        return f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{_BOUNDARY}"\n\n{body}--{_BOUNDARY}--\n'
 
 
 def user_data(lab: Lab, *, region: str, bucket: str, ssh_public_key: str, mount: tuple[str, str] | None) -> UserData:

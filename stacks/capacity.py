@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
+from aws_cdk import CfnTag
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
 from labs.catalog import Lab
 from stacks.interfaces import layout
-
-LaunchTemplateData = ec2.CfnLaunchTemplate.LaunchTemplateDataProperty
 
 
 def is_spot(lab: Lab) -> bool:
@@ -58,7 +57,13 @@ def check(lab: Lab) -> None:
 
 
 def spot_fleet(
-    scope: Construct, id: str, *, lab: Lab, template: ec2.CfnLaunchTemplate, subnet_ids: Sequence[str]
+    scope: Construct,
+    id: str,
+    *,
+    lab: Lab,
+    template: ec2.CfnLaunchTemplate,
+    subnet_ids: Sequence[str],
+    tags: Sequence[CfnTag],
 ) -> ec2.CfnEC2Fleet:
     """All of the lab's nodes at once on spot capacity, in one zone and of one type, or none; never relaunched."""
     return ec2.CfnEC2Fleet(
@@ -88,4 +93,5 @@ def spot_fleet(
             single_instance_type=True,
             min_target_capacity=lab.nodes,
         ),
+        tag_specifications=[ec2.CfnEC2Fleet.TagSpecificationProperty(resource_type="fleet", tags=tags)],
     )

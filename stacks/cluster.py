@@ -1,11 +1,13 @@
 """The nodes of a lab: launch templates, placement group, instances or a spot fleet, and their addresses."""
 
-from aws_cdk import CfnMapping, CfnTag, Fn, aws_ec2 as ec2
+from aws_cdk import CfnMapping, CfnTag, Fn
+from aws_cdk import aws_ec2 as ec2
 from constructs import Construct, IDependable
 
 from labs import names
 from labs.catalog import Lab
 from stacks import capacity
+from stacks.acknowledged import NODE, acknowledge
 from stacks.boot import UserData
 from stacks.interfaces import Interface, layout
 from stacks.network import Network
@@ -23,6 +25,10 @@ def tags(lab: Lab) -> dict[str, str]:
         names.TAG_OWNER: lab.owner or "-",  # CloudFormation refuses a stack's tag without a value
         names.TAG_TTL_HOURS: f"{lab.ttl_hours:g}",
     }
+
+
+def _marks(lab: Lab) -> list[CfnTag]:
+    return [CfnTag(key=key, value=value) for key, value in tags(lab).items()]
 
 
 class Cluster(Construct):
@@ -56,7 +62,7 @@ class Cluster(Construct):
         if capacity.is_spot(lab):
             template = self._template("Template", interfaces, f"{lab.stack} node")
             self.fleet = capacity.spot_fleet(
-                self, "Fleet", lab=lab, template=template, subnet_ids=[network.subnet.subnet_id]
+                self, "Fleet", lab=lab, template=template, subnet_ids=[network.subnet.subnet_id], tags=_marks(lab)
             )
         elif len(interfaces) == 1:
             template = self._template("Template", interfaces, f"{lab.stack} node")
@@ -67,7 +73,7 @@ class Cluster(Construct):
                 self._addressed_instance(index, interfaces)
 
     def _instance(self, index: int, template: _Template) -> ec2.CfnInstance:
-        return ec2.CfnInstance(
+        instance = ec2.CfnInstance(
             self,
             f"Node{index}",
             launch_template=ec2.CfnInstance.LaunchTemplateSpecificationProperty(
@@ -78,6 +84,8 @@ class Cluster(Construct):
                 CfnTag(key=names.TAG_NODE, value=str(index)),
             ],
         )
+        acknowledge(instance, NODE)
+        return instance
 
     def _addressed_instance(self, index: int, interfaces: tuple[Interface, ...]) -> None:
         """A node of several interfaces: EC2 gives it no public address, so it brings its own primary interface."""
@@ -102,7 +110,7 @@ class Cluster(Construct):
         self, id: str, interfaces: tuple[Interface, ...], name: str, primary: ec2.CfnNetworkInterface | None = None
     ) -> _Template:
         lab = self._lab
-        marked = [CfnTag(key=key, value=value) for key, value in {"Name": name, **tags(lab)}.items()]
+        marked = [CfnTag(key="Name", value=name), *_marks(lab)]
         template = _Template(
             self,
             id,

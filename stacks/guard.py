@@ -5,27 +5,22 @@ It stands while labs come and go and costs cents a month. Every lab's stack depe
 
 from pathlib import Path
 
-from aws_cdk import (
-    BootstraplessSynthesizer,
-    CfnOutput,
-    Duration,
-    RemovalPolicy,
-    Stack,
-    Tags,
-    aws_iam as iam,
-    aws_lambda as lambda_,
-    aws_logs as logs,
-    aws_s3 as s3,
-    aws_scheduler as scheduler,
-)
+from aws_cdk import BootstraplessSynthesizer, CfnOutput, Duration, RemovalPolicy, Stack, Tags
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
 from labs import names
+from stacks.acknowledged import BUCKET, FUNCTION, GUARD_ROLE, NODE_ROLE, acknowledge
+from stacks.permissions import deadline_parameters, guard_statements
 
 _GUARD = Path(__file__).resolve().parent.parent / "guard"
 SOURCES = ("inventory.py", "order.py", "removal.py", "tick.py")
 """Files of `guard/` in the order in which each needs only those before it."""
-LIMIT_BYTES = 25_000
+LIMIT_BYTES = 34_000
 """Of the Lambda's text: the template that carries it must stay below CloudFormation's 50 KiB."""
 
 
@@ -36,8 +31,8 @@ def guard_source(folder: Path = _GUARD) -> str:
         ValueError: a file is missing, or the whole is too long to stand in a template.
     """
     missing = [name for name in SOURCES if not (folder / name).is_file()]
-    if missing:  # only until guard/ lands
-        return f'def handler(event, context):\n    raise RuntimeError("guard/{missing[0]} is missing")\n'
+    if missing:
+        raise ValueError(f"guard/{missing[0]} is missing: the guard is made of {', '.join(SOURCES)}")
     lines = [
         line
         for name in SOURCES
@@ -78,6 +73,7 @@ class GuardStack(Stack):
                 )
             ],
         )
+        acknowledge(self.bucket, BUCKET)
         role = self._node_role()
         self.instance_profile = iam.CfnInstanceProfile(self, "NodeProfile", roles=[role.role_name])
         self._guard()
@@ -92,9 +88,7 @@ class GuardStack(Stack):
         role.add_to_policy(
             iam.PolicyStatement(actions=["s3:PutObject"], resources=[self.bucket.arn_for_objects("results/*")])
         )
-        role.add_to_policy(
-            iam.PolicyStatement(actions=["ssm:GetParameter"], resources=[_deadline_parameters(self)])
-        )
+        role.add_to_policy(iam.PolicyStatement(actions=["ssm:GetParameter"], resources=[deadline_parameters(self)]))
         # Session Manager only, and none of the parameters that AmazonSSMManagedInstanceCore would open:
         # https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
         role.add_to_policy(
@@ -109,16 +103,22 @@ class GuardStack(Stack):
                 resources=["*"],
             )
         )
+        acknowledge(role, NODE_ROLE)
         return role
 
     def _guard(self) -> None:
         log = logs.LogGroup(
-            self, "GuardLog", retention=logs.RetentionDays.ONE_MONTH, removal_policy=RemovalPolicy.DESTROY
+            self,
+            "GuardLog",
+            log_group_name=f"/rooflab/{names.GUARD_STACK}",
+            retention=logs.RetentionDays.ONE_MONTH,
+            removal_policy=RemovalPolicy.DESTROY,
         )
         role = iam.Role(self, "GuardRole", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
         log.grant_write(role)
-        for statement in _guard_statements(self):
+        for statement in guard_statements(self):
             role.add_to_policy(statement)
+        acknowledge(role, GUARD_ROLE)
         function = lambda_.Function(
             self,
             "Guard",
@@ -132,9 +132,8 @@ class GuardStack(Stack):
             timeout=Duration.minutes(4),  # below the schedule's period: two ticks never overlap
         )
         caller = iam.Role(self, "ScheduleRole", assumed_by=iam.ServicePrincipal("scheduler.amazonaws.com"))
-        caller.add_to_policy(
-            iam.PolicyStatement(actions=["lambda:InvokeFunction"], resources=[function.function_arn])
-        )
+        caller.add_to_policy(iam.PolicyStatement(actions=["lambda:InvokeFunction"], resources=[function.function_arn]))
+        acknowledge(function, FUNCTION)
         schedule = scheduler.CfnSchedule(
             self,
             "Tick",
@@ -151,66 +150,3 @@ class GuardStack(Stack):
             ),
         )
         schedule.node.add_dependency(role, caller)  # the first tick must find its permissions
-
-
-def _deadline_parameters(stack: Stack) -> str:
-    path = names.DEADLINE_PARAMETER.format(stack="*").lstrip("/")
-    return stack.format_arn(service="ssm", resource="parameter", resource_name=path)
-
-
-def _guard_statements(stack: Stack) -> list[iam.PolicyStatement]:
-    """What the guard may do: look everywhere, and end only what carries a lab's tags."""
-    ours = {"StringLike": {f"aws:ResourceTag/{names.TAG_STACK}": "Lab*"}}
-    return [
-        iam.PolicyStatement(
-            sid="Look",
-            actions=[
-                "cloudformation:DescribeStacks",
-                "cloudformation:DescribeStackResources",
-                "cloudformation:ListStackResources",
-                "ec2:Describe*",
-                "fsx:DescribeFileSystems",
-                "fsx:ListTagsForResource",
-                "tag:GetResources",
-            ],
-            resources=["*"],
-        ),
-        iam.PolicyStatement(
-            sid="Deadline",
-            actions=["ssm:GetParameter", "ssm:DeleteParameter"],
-            resources=[_deadline_parameters(stack)],
-        ),
-        iam.PolicyStatement(
-            sid="End",
-            actions=["cloudformation:DeleteStack"],
-            resources=[stack.format_arn(service="cloudformation", resource="stack", resource_name="Lab*")],
-        ),
-        iam.PolicyStatement(
-            sid="Remove",
-            actions=[
-                "ec2:DeleteFleets",
-                "ec2:DeleteInternetGateway",
-                "ec2:DeleteLaunchTemplate",
-                "ec2:DeleteNetworkInterface",
-                "ec2:DeletePlacementGroup",
-                "ec2:DeleteRoute",
-                "ec2:DeleteRouteTable",
-                "ec2:DeleteSecurityGroup",
-                "ec2:DeleteSubnet",
-                "ec2:DeleteVolume",
-                "ec2:DeleteVpc",
-                "ec2:DeleteVpcEndpoints",
-                "ec2:DetachInternetGateway",
-                "ec2:DetachNetworkInterface",
-                "ec2:DisassociateAddress",
-                "ec2:DisassociateRouteTable",
-                "ec2:ReleaseAddress",
-                "ec2:RevokeSecurityGroupEgress",
-                "ec2:RevokeSecurityGroupIngress",
-                "ec2:TerminateInstances",
-                "fsx:DeleteFileSystem",
-            ],
-            resources=["*"],
-            conditions=ours,
-        ),
-    ]

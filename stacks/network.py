@@ -1,7 +1,10 @@
 """One VPC with one public subnet in one zone, and a security group that opens no port to anyone outside."""
 
-from aws_cdk import Stack, aws_ec2 as ec2
+from aws_cdk import Stack
+from aws_cdk import aws_ec2 as ec2
 from constructs import Construct, DependencyGroup, IDependable
+
+from stacks.acknowledged import NETWORK, acknowledge
 
 
 class Network(Construct):
@@ -32,6 +35,7 @@ class Network(Construct):
             ],
             gateway_endpoints={"S3": ec2.GatewayVpcEndpointOptions(service=ec2.GatewayVpcEndpointAwsService.S3)},
         )
+        acknowledge(self.vpc, NETWORK)
         self.subnet = self.vpc.public_subnets[0]
         self.security_group = ec2.SecurityGroup(
             self,

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from aws_cdk import RemovalPolicy, aws_ec2 as ec2, aws_fsx as fsx
+from aws_cdk import RemovalPolicy
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_fsx as fsx
 from constructs import Construct
 
 from stacks.network import Network

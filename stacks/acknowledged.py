@@ -1,0 +1,44 @@
+"""Findings of cdk-nag that a lab leaves as they are, each with its reason."""
+
+from collections.abc import Mapping
+
+from aws_cdk import Acknowledgment, Validations
+from constructs import IConstruct
+
+_ARN = "arn:<AWS::Partition>"
+_HERE = "<AWS::Region>:<AWS::AccountId>"
+_DEADLINES = f"{_ARN}:ssm:{_HERE}:parameter/rooflab/deadline/*"
+
+NETWORK = {
+    "AwsSolutions-VPC7": "Flow logs bill by the gigabyte; a lab lives for hours and admits one address.",
+}
+NODE = {
+    "AwsSolutions-EC28": "Detailed monitoring bills by the instance; workloads take their own, finer samples.",
+    "AwsSolutions-EC29": "A node is disposable: whatever protects it from termination keeps it billing.",
+}
+BUCKET = {
+    "AwsSolutions-S1": "Access logs would need a second bucket that outlives labs; one account writes to this one.",
+}
+FUNCTION = {
+    "AwsSolutions-L1": "Pinned to the Python that the guard is tested with, so that synthesis stays deterministic.",
+}
+NODE_ROLE = {
+    "AwsSolutions-IAM5[Resource::*]": "The Session Manager actions of a managed node take no resource.",
+    "AwsSolutions-IAM5[Resource::<Results25575328.Arn>/results/*]": "Below results/ of one bucket, and only to add.",
+    f"AwsSolutions-IAM5[Resource::{_DEADLINES}]": "A node reads its lab's deadline; labs come and go by name.",
+}
+_REMOVE = "Actions that describe take no resource; those that remove hold only where a lab's tag is on the resource."
+GUARD_ROLE = {
+    "AwsSolutions-IAM5[Resource::*]": _REMOVE,
+    "AwsSolutions-IAM5[Action::ec2:Describe*]": "The guard looks for whatever may bill; looking changes nothing.",
+    f"AwsSolutions-IAM5[Resource::{_DEADLINES}]": "Deadlines of all labs, and nothing else.",
+    f"AwsSolutions-IAM5[Resource::{_ARN}:cloudformation:{_HERE}:stack/Lab?Stack*/*]": "Labs' stacks, by name.",
+    f"AwsSolutions-IAM5[Resource::{_ARN}:logs:{_HERE}:log-group:/rooflab/Lab?Stack*]": "Labs' logs, by name.",
+}
+
+
+def acknowledge(construct: IConstruct, reasons: Mapping[str, str]) -> None:
+    """Record each finding's id with its reason on the construct, so that cdk-nag passes it over."""
+    Validations.of(construct).acknowledge(
+        *(Acknowledgment(id=finding, reason=reason) for finding, reason in reasons.items())
+    )

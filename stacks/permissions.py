@@ -1,0 +1,96 @@
+"""What the guard's role may do: look everywhere, and end only what carries a lab's tags.
+
+Which actions honour a tag of their resource: the service authorization reference,
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html and its neighbours.
+"""
+
+from aws_cdk import ArnFormat, Stack
+from aws_cdk import aws_iam as iam
+
+from labs import names
+
+_LABS = "Lab?Stack*"
+"""Names of labs' stacks, as IAM matches them."""
+
+LOOK = (
+    "cloudformation:DescribeStacks",
+    "cloudformation:ListStackResources",
+    "ec2:Describe*",
+    "elasticloadbalancing:DescribeLoadBalancers",
+    "fsx:DescribeBackups",
+    "fsx:DescribeFileSystems",
+    "logs:DescribeLogGroups",
+    "logs:ListTagsForResource",
+)
+REMOVE = (
+    "ec2:CancelCapacityReservation",
+    "ec2:CancelSpotInstanceRequests",
+    "ec2:DeleteFleets",
+    "ec2:DeleteInternetGateway",
+    "ec2:DeleteLaunchTemplate",
+    "ec2:DeleteNatGateway",
+    "ec2:DeleteNetworkAcl",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DeletePlacementGroup",
+    "ec2:DeleteRoute",
+    "ec2:DeleteRouteTable",
+    "ec2:DeleteSecurityGroup",
+    "ec2:DeleteSnapshot",
+    "ec2:DeleteSubnet",
+    "ec2:DeleteVolume",
+    "ec2:DeleteVpc",
+    "ec2:DeleteVpcEndpoints",
+    "ec2:DeregisterImage",
+    "ec2:DetachInternetGateway",
+    "ec2:DetachNetworkInterface",
+    "ec2:DisassociateAddress",
+    "ec2:DisassociateRouteTable",
+    "ec2:ReleaseAddress",
+    "ec2:RevokeSecurityGroupEgress",
+    "ec2:RevokeSecurityGroupIngress",
+    "ec2:TerminateInstances",
+    "elasticloadbalancing:DeleteLoadBalancer",
+    "fsx:DeleteBackup",
+    "fsx:DeleteFileSystem",
+)
+"""What the guard does itself, and what CloudFormation does in its name when it deletes a lab's stack."""
+
+
+def deadline_parameters(stack: Stack) -> str:
+    """ARN pattern of the parameters that hold labs' deadlines."""
+    path = names.DEADLINE_PARAMETER.format(stack="*").lstrip("/")
+    return stack.format_arn(service="ssm", resource="parameter", resource_name=path)
+
+
+def guard_statements(stack: Stack) -> list[iam.PolicyStatement]:
+    """The policy of the guard's role."""
+    tagged = {"StringLike": {f"aws:ResourceTag/{names.TAG_STACK}": _LABS}}
+    tagging = {"StringLike": {f"aws:RequestTag/{names.TAG_STACK}": _LABS}}
+    return [
+        iam.PolicyStatement(sid="Look", actions=list(LOOK), resources=["*"]),
+        iam.PolicyStatement(
+            sid="Deadline",
+            actions=["ssm:GetParameter", "ssm:DeleteParameter"],
+            resources=[deadline_parameters(stack)],
+        ),
+        iam.PolicyStatement(
+            sid="End",
+            actions=["cloudformation:DeleteStack"],
+            resources=[stack.format_arn(service="cloudformation", resource="stack", resource_name=f"{_LABS}/*")],
+        ),
+        iam.PolicyStatement(sid="Remove", actions=list(REMOVE), resources=["*"], conditions=tagged),
+        # What was made by hand inside a lab is tagged as the lab's first, and removed with it.
+        iam.PolicyStatement(sid="Adopt", actions=["ec2:CreateTags"], resources=["*"], conditions=tagging),
+        iam.PolicyStatement(
+            sid="Logs",
+            actions=["logs:DeleteLogGroup"],
+            resources=[
+                stack.format_arn(
+                    service="logs",
+                    resource="log-group",
+                    resource_name=f"/rooflab/{_LABS}",
+                    arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                )
+            ],
+        ),
+    ]

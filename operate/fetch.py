@@ -2,7 +2,7 @@
 
 import io
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from shlex import quote
@@ -42,7 +42,7 @@ def fetch_command(place: Place, run: str) -> str:
 
 
 def fetch(cluster: Cluster, run: str, folder: Path, *, secrets: tuple[str, ...] = ()) -> Fetched:
-    """Fetch `run` from all nodes into `folder`: records/, logs/NODE/, out/NODE/. Occurrences of `secrets` are blanked."""
+    """Fetch `run` from all nodes into `folder`: records/, logs/NODE/, out/NODE/. `secrets` in them are blanked."""
     fetched = Fetched()
     results = cluster.shells.each(fetch_command(cluster.place, run), timeout_s=_FETCH_S)
     for name, result in results.items():
@@ -97,9 +97,7 @@ def read_codes(folder: Path, node: str) -> dict[str, tuple[int, int]]:
     return {row[0]: (int(row[1]), int(row[2])) for row in rows if len(row) == 3}
 
 
-def fetch_shipped(
-    s3: Any, bucket: str, run: str, nodes: Mapping[str, str] | tuple[str, ...], folder: Path
-) -> list[str]:
+def fetch_shipped(s3: Any, bucket: str, run: str, nodes: Iterable[str], folder: Path) -> list[str]:
     """Fetch what `nodes` shipped to `bucket` before they were lost; paths below `folder`.
 
     Raises:

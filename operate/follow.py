@@ -132,7 +132,7 @@ class _Watcher:
                         self._offsets[event["log"]] = event["at"]
                     if "beat" not in event:
                         self._put((self._node.name, event))
-                    if "exit" in event:
+                    if "exit" in event or "lost" in event:
                         return
                 problem: Problem = Unreachable("its stream ended early", "fab attach")
             except Unreachable as error:

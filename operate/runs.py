@@ -13,6 +13,10 @@ SCHEMA = 1
 _RUN = re.compile(r"\d{8}-\d{6}-(?:lab\d+|own)")
 
 
+class NoRun(Problem):
+    """No run here is the one that was meant."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One run's folder under results/."""
@@ -71,7 +75,7 @@ def find_run(*, run: str = "", lab: int | None = None, stack: str = "", target: 
         if all(value is None or found.document.get(key) == value for key, value in wanted.items()):
             return found
     what = stack or (f"Lab {lab}" if lab is not None else "any lab")
-    raise Problem(f"there is no run of {what} in {laptop.results()}", f"fab run-lab --lab {3 if lab is None else lab}")
+    raise NoRun(f"there is no run of {what} in {laptop.results()}", f"fab run-lab --lab {3 if lab is None else lab}")
 
 
 def newest_first() -> list[Path]:

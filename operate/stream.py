@@ -2,7 +2,8 @@
 
 Runs on the node, with the standard library alone. Writes one JSON document a line: {"log", "at", "lines"} for new
 output up to byte `at`, {"codes"} when a workload has ended, {"beat"} every few seconds so that a dead connection is
-told from a quiet workload, and at the end {"exit"}. The byte offsets let a reader come back after it was cut off.
+told from a quiet workload, and at the end {"exit"}, or {"lost"} where there is no such run. The byte offsets let a
+reader come back after it was cut off.
 """
 
 import json
@@ -85,6 +86,9 @@ def ended(folder: Path) -> int | None:
 
 def stream(folder: Path, offsets: dict[str, int]) -> None:
     """Print events until the run is over or the reader is gone (then the next line meets a closed pipe)."""
+    if not folder.is_dir():
+        print(json.dumps({"lost": f"there is no run {folder.name} on it"}), flush=True)
+        return
     reader = Reader(folder, offsets)
     beat = time.monotonic()
     while True:

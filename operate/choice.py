@@ -1,0 +1,163 @@
+"""What the flags of a verb mean: which lab, which cluster, which run."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from labs.catalog import Lab, Workload, find_lab
+from labs.names import stack_name
+from operate import laptop
+from operate.account import Account
+from operate.cluster import Cluster, open_hosts, open_local, open_stack
+from operate.launch import Job
+from operate.problem import Problem
+from operate.runs import NoRun, Run, find_run
+from operate.screen import Screen
+from operate.shell import Outcome
+from operate.tree import read_tree
+
+_STACK = re.compile(r"Lab(\d+)Stack(?:-(.+))?")
+
+
+def choose_lab(lab: str, name: str) -> Lab:
+    """The lab of `--lab` and `--name`.
+
+    Raises:
+        Problem: no lab was given.
+        ValueError: there is no such lab, or the name is not allowed.
+    """
+    if not lab:
+        raise Problem("no lab was named", "write --lab 3, for example; labs are 0 to 4")
+    return find_lab(lab).override(name=name)
+
+
+def choose_workloads(lab: Lab, only: str) -> tuple[Workload, ...]:
+    """The workloads of `lab`, or those that `only` names (with commas), in the lab's order.
+
+    Raises:
+        ValueError: a name that is none of the lab's.
+    """
+    wanted = {word.strip() for word in only.split(",") if word.strip()}
+    known = [workload.name for workload in lab.workloads]
+    for name in sorted(wanted - set(known)):
+        raise ValueError(f"only={name!r} is no workload of Lab {lab.number}: write some of {', '.join(known)}")
+    return tuple(workload for workload in lab.workloads if not wanted or workload.name in wanted)
+
+
+def open_target(lab: Lab | None, *, on: str, hosts: str, screen: Screen) -> Cluster:
+    """The machines of `--on` and `--hosts`, else the deployed stack of `lab`.
+
+    Raises:
+        Problem: contradicting flags, or the stack cannot be used.
+        ValueError: `on` or `hosts` is not allowed.
+    """
+    if on and hosts:
+        raise Problem("--on and --hosts were both given", "choose one")
+    if on not in ("", "local"):
+        raise ValueError(f"on={on!r} is not allowed: write --on local, or leave it out for the deployed stack")
+    if on:
+        return open_local()
+    if hosts:
+        return open_hosts(hosts.split(","))
+    if lab is None:
+        raise Problem("no lab was named", "write --lab 3, or --on local, or --hosts me@machine")
+    return open_stack(Account(), lab, screen)
+
+
+def choose_run(run: str, *, lab: str, name: str) -> Run:
+    """The run of `--run`, else the newest one of `--lab` (and `--name`), else the newest of all.
+
+    Raises:
+        Problem: there is none.
+    """
+    if run or not lab:
+        return find_run(run=run)
+    chosen = choose_lab(lab, name)
+    return find_run(lab=chosen.number, stack=chosen.stack if name else "")
+
+
+def resume(run: str, *, lab: str, name: str, screen: Screen) -> tuple[Run, Cluster]:
+    """A run and its machines; with `lab`, also one that another machine launched.
+
+    Raises:
+        Problem: there is none, or its machines are gone.
+    """
+    try:
+        chosen = choose_run(run, lab=lab, name=name)
+    except NoRun:
+        if not lab:
+            raise
+        cluster = open_stack(Account(), choose_lab(lab, name), screen)
+        return adopt_run(cluster, run, choose_lab(lab, name).number), cluster
+    return chosen, open_run(chosen, screen)
+
+
+def open_run(run: Run, screen: Screen) -> Cluster:
+    """The machines that `run` was started on.
+
+    Raises:
+        Problem: its stack is gone; what was fetched stays.
+    """
+    target = str(run.document["target"])
+    if target == "local":
+        return open_local()
+    if target.startswith("hosts:"):
+        return open_hosts(target.removeprefix("hosts:").split(","))
+    return open_stack(Account(), lab_of(str(run.document["stack"])), screen)
+
+
+def lab_of(stack: str) -> Lab:
+    """The lab that a stack's name means."""
+    match = _STACK.fullmatch(stack)
+    if match is None:
+        raise Problem(f"{stack!r} is no lab's stack", f"write a name such as {stack_name(3)}")
+    return find_lab(match[1]).override(name=match[2])
+
+
+def adopt_run(cluster: Cluster, run: str, lab: int) -> Run:
+    """A run that another machine launched, by what lies on the head node: `run`, else the newest of `lab`.
+
+    Raises:
+        Problem: there is none there either.
+    """
+    runs = cluster.place.runs
+    which = run or f"*-lab{lab}"
+    result = cluster.shells.shells[cluster.names[0]].run(f'cat "$(ls -d {runs}/{which} | tail -n 1)"/run.json')
+    if not isinstance(result, Outcome) or result.code != 0:
+        raise Problem(f"there is no run of Lab {lab}, here or on its nodes", f"fab run-lab --lab {lab}")
+    document = json.loads(result.text)
+    return Run(laptop.results() / document["run"], document).write()
+
+
+def own_job(words: Sequence[str], *, everywhere: bool, limit_s: int, local: bool) -> tuple[Job, dict[str, bytes]]:
+    """The user's own script or command as a job, with the files that have to travel with it.
+
+    A `.py` file runs through torchrun, one rank a device over all nodes; with `everywhere`, once on each node as a
+    plain process. Anything else is a command, run as it is on each node.
+
+    Raises:
+        Problem: there are no words, or the script does not exist.
+    """
+    if not words:
+        raise Problem("nothing was said to run", "write it after --, as in: fab run --lab 3 -- train.py --steps 100")
+    script = Path.cwd() / words[0]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", script.stem).strip("-") or "job"
+    if script.suffix != ".py":
+        return Job(name=name, command=tuple(words), kind="command", timeout_s=limit_s), {}
+    if not script.is_file():
+        raise Problem(
+            f"{script} does not exist", "name a Python file of this machine; what follows it are its arguments"
+        )
+    scope = "node" if everywhere else "cluster"
+    files: dict[str, bytes] = {}
+    if local:
+        target = str(script)
+    else:
+        inside = script.resolve().is_relative_to(laptop.ROOT)
+        target = script.resolve().relative_to(laptop.ROOT).as_posix() if inside else ""
+        if target not in {path for path, _, _ in read_tree(laptop.ROOT).files}:
+            files[script.name] = script.read_bytes()
+            target = f"$run/{script.name}"
+    job = Job(name=name, command=(target, *words[1:]), kind="script", scope=scope, timeout_s=limit_s)
+    return job, files

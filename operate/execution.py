@@ -1,0 +1,289 @@
+"""One run from push to fetch, the same on a deployed lab, on this machine and on the user's own hosts."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from labs.catalog import Lab
+from labs.instances import instance_type
+from labs.names import GUARD_STACK, Output
+from operate import laptop, launch
+from operate.cluster import Cluster
+from operate.fetch import fetch, fetch_shipped
+from operate.follow import Ending, follow
+from operate.launch import FORWARDED, Job, Plan, Seat
+from operate.probe import Facts
+from operate.problem import Problem
+from operate.push import push
+from operate.runs import SCHEMA, Run
+from operate.screen import Screen, clock
+from operate.shell import demand
+from operate.stack import find_stack
+from operate.tree import Tree, read_tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to run, and with what."""
+
+    jobs: tuple[Job, ...]
+    lab: Lab | None = None
+    usd_per_hour: float | None = None
+    """Price of all nodes together; None where it is not known."""
+    environment: tuple[str, ...] = ()
+    """Names of further variables that reach the processes."""
+    files: Mapping[str, bytes] | None = None
+    """Further files for the run's folder, by name."""
+    wait_s: float | None = None
+    """Longest wait for the nodes to answer."""
+
+
+def price(cluster: Cluster) -> float | None:
+    """List price of all nodes together in dollars an hour; None where one of them has none."""
+    prices = [instance_type(node.instance_type).usd_per_hour if node.instance_type else None for node in cluster.nodes]
+    return None if None in prices else sum(filter(None, prices))
+
+
+def execute(cluster: Cluster, order: Order, screen: Screen) -> Run:
+    """Push, launch, follow to the end, fetch. What came home is on disk whatever happens.
+
+    Raises:
+        Problem: a step failed, or Ctrl-C; once the run is launched it goes on, and the problem says how to come back.
+    """
+    secrets = launch.secrets(os.environ, order.environment)
+    facts = cluster.facts(screen, wait_s=order.wait_s)
+    tree = _push(cluster, screen)
+    run, plan = _plan(cluster, order, facts, tree)
+    _start(cluster, order, plan, run, secrets, screen)
+    return attend(cluster, run, screen)
+
+
+def attend(cluster: Cluster, run: Run, screen: Screen) -> Run:
+    """Follow a run that was launched, here or in another session, then fetch it.
+
+    Raises:
+        Problem: Ctrl-C (exit code 130): the run goes on.
+    """
+    try:
+        ending = follow(cluster, run.name, screen, status=_status(cluster, run))
+    except KeyboardInterrupt:
+        raise detached(run) from None
+    return finish(cluster, run, ending, screen)
+
+
+def finish(cluster: Cluster, run: Run, ending: Ending, screen: Screen) -> Run:
+    """Fetch what there is and write down how the run ended."""
+    again = f"what was fetched is kept in {run.folder}; the rest: fab attach --run {run.name}"
+    with screen.stage("fetching the results", interrupted=again):
+        fetched = fetch(cluster, run.name, run.folder, secrets=secret_values())
+        for name, why in fetched.missed.items():
+            if name not in ending.lost:
+                screen.warn(f"nothing fetched from {name}: {why}")
+        if fetched.missed:
+            _fetch_shipped(cluster, run, tuple(fetched.missed), screen)
+    codes = {**ending.codes, **fetched.codes}
+    workloads = []
+    for item in run.document["workloads"]:
+        told = {node: codes.get(node, {}).get(item["name"]) for node in cluster.names}
+        seconds = [row[1] for row in told.values() if row]
+        workloads.append(
+            {
+                **item,
+                "exit": {node: row[0] if row else None for node, row in told.items()},
+                "seconds": max(seconds, default=None),
+            }
+        )
+    ended = cluster.now()
+    done = all(code == 0 for item in workloads for code in item["exit"].values())
+    return run.write(
+        ended=_iso(ended),
+        workloads=workloads,
+        usd=cost(run, ended),
+        lost=ending.lost,
+        ok=done and not ending.lost and not fetched.missed,
+    )
+
+
+def verdict(run: Run) -> Problem | None:
+    """None where every workload ended with 0 on every node; else which did not, where, and where its log is."""
+    if run.document["ok"]:
+        return None
+    failed = [
+        (item["name"], node, code)
+        for item in run.document["workloads"]
+        for node, code in item["exit"].items()
+        if code != 0
+    ]
+    lost = run.document.get("lost") or {}
+    told = [f"{name} {_how(code)} on {node}" for name, node, code in failed if not (node in lost and code is None)] + [
+        f"{node} was lost ({why})" for node, why in lost.items()
+    ]
+    log = next((run.folder / "logs" / node / f"{name}.log" for name, node, code in failed if code), run.folder / "logs")
+    return Problem("; ".join(told) or "not everything was fetched", f"see {log if log.exists() else run.folder}")
+
+
+def detached(run: Run) -> Problem:
+    """What Ctrl-C means to a run that was launched."""
+    nodes = ", ".join(node["name"] for node in run.document["nodes"])
+    return Problem(
+        f"detached from {run.name}, which goes on ({nodes})",
+        f"fab attach --run {run.name} shows it, fab stop --run {run.name} ends it{_guarded(run)}",
+        exit_code=130,
+    )
+
+
+def stop(cluster: Cluster, run: Run, screen: Screen) -> Run:
+    """End the run on every node, then fetch what it left."""
+    with screen.stage(f"stopping {run.name}", interrupted=f"fab stop --run {run.name}"):
+        results = cluster.shells.each(launch.stop_command(cluster.place, run.name), timeout_s=60)
+    ending = Ending(lost={name: result.cause for name, result in results.items() if isinstance(result, Problem)})
+    for name, result in results.items():
+        if not isinstance(result, Problem):
+            screen.note(f"{name}: {result.text or result.said}")
+    return finish(cluster, run, ending, screen)
+
+
+def secret_values() -> tuple[str, ...]:
+    """The values that are blanked in whatever is fetched."""
+    return tuple(os.environ[name] for name in FORWARDED if len(os.environ.get(name, "")) >= 8)
+
+
+def cost(run: Run, until: datetime) -> float | None:
+    """Dollars that the nodes cost from the run's start to `until`; None where the price is not known."""
+    price = run.document["usd_per_hour"]
+    if price is None:
+        return None
+    hours = (until - datetime.fromisoformat(run.document["started"])).total_seconds() / 3600
+    return round(float(price) * max(0.0, hours), 6)
+
+
+def _status(cluster: Cluster, run: Run) -> Callable[[], str]:
+    started = datetime.fromisoformat(run.document["started"])
+
+    def status() -> str:
+        now = cluster.now()
+        dollars = cost(run, now)
+        elapsed = clock((now - started).total_seconds())
+        return elapsed if dollars is None else f"{elapsed} · ${dollars:.2f} so far"
+
+    return status
+
+
+def _push(cluster: Cluster, screen: Screen) -> Tree | None:
+    if cluster.target == "local":
+        try:
+            return read_tree(laptop.ROOT)
+        except Problem:  # this machine runs the tree where it lies: git is only asked for the commit
+            return None
+    with screen.stage("pushing the tree", interrupted="nothing was started; run the same command again"):
+        tree = read_tree(laptop.ROOT)
+        if tree.untracked:
+            listed = ", ".join(tree.untracked[:4]) + (" …" if len(tree.untracked) > 4 else "")
+            screen.warn(f"not pushed, for git does not track it: {listed} (git add brings it along)")
+        pushed = push(cluster.shells, tree)
+    had = len(cluster.nodes) - len(pushed.sent)
+    sent = f"{pushed.bytes / 1e6:.1f} MB to {', '.join(pushed.sent)}" if pushed.sent else "nothing"
+    screen.note(f"pushed {sent}{f'; {had} had it' if had else ''}")
+    return tree
+
+
+def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree | None) -> tuple[Run, Plan]:
+    now = cluster.now()
+    number = order.lab.number if order.lab else None
+    name = launch.run_id(now, number)
+    types = {node.instance_type for node in cluster.nodes} - {""}
+    plan = Plan(
+        run=name,
+        jobs=order.jobs,
+        seats=tuple(
+            Seat(
+                node=node.name,
+                index=index,
+                processes=facts[node.name].processes,
+                cores=facts[node.name].cores,
+            )
+            for index, node in enumerate(cluster.nodes)
+        ),
+        head=cluster.nodes[0].peer_address,
+        lab=number,
+        instance_type=",".join(sorted(types)),
+        usd_per_hour=order.usd_per_hour,
+        commit=tree.commit if tree else "",
+        place=cluster.place,
+    )
+    document = {
+        "schema": SCHEMA,
+        "run": name,
+        "lab": number,
+        "stack": cluster.label if cluster.target == "stack" else None,
+        "target": cluster.target,
+        "started": _iso(now),
+        "ended": None,
+        "nodes": [
+            {
+                "name": node.name,
+                "instance_id": node.instance_id,
+                "instance_type": node.instance_type,
+                "private_ip": node.private_ip,
+                "public_ip": node.address,
+            }
+            for node in cluster.nodes
+        ],
+        "workloads": [{"name": job.name, "scope": job.scope, "exit": {}, "seconds": None} for job in order.jobs],
+        "usd_per_hour": order.usd_per_hour,
+        "usd": None,
+        "commit": plan.commit,
+        "ok": None,
+    }
+    return Run(laptop.results() / name, document), plan
+
+
+def _start(cluster: Cluster, order: Order, plan: Plan, run: Run, secrets: bytes, screen: Screen) -> None:
+    scripts = {seat.node: launch.script(plan, seat) for seat in plan.seats}
+    document = json.dumps(run.document).encode()
+
+    def archive(node: str) -> bytes:
+        return launch.pack({"run.sh": scripts[node].encode(), "run.json": document, **(order.files or {})})
+
+    with screen.stage("launching", interrupted="nothing was started; run the same command again"):
+        prepared = cluster.shells.each(launch.prepare_command(plan.place, plan.run), stdin=archive)
+        demand(prepared, "take the run", "is its disk full? fab ssh, then df -h")
+    run.write()
+    try:
+        started = cluster.shells.each(launch.start_command(plan.place, plan.run), stdin=secrets)
+        demand(started, "start the run", f"fab stop --run {plan.run}, then look at the node with fab ssh")
+    except Problem:
+        cluster.shells.each(launch.stop_command(plan.place, plan.run))
+        raise
+    except KeyboardInterrupt:
+        raise detached(run) from None
+    screen.note(f"{plan.run}: {', '.join(job.name for job in plan.jobs)} on {', '.join(cluster.names)}")
+
+
+def _fetch_shipped(cluster: Cluster, run: Run, nodes: Sequence[str], screen: Screen) -> None:
+    if cluster.account is None:
+        return
+    try:
+        guard = find_stack(cluster.account, GUARD_STACK)
+        bucket = guard.outputs.get(Output.RESULTS_BUCKET) if guard else None
+        if bucket:
+            found = fetch_shipped(cluster.account.client("s3"), bucket, run.name, nodes, run.folder)
+            screen.note(f"from the bucket {bucket}: {', '.join(Path(path).name for path in found) or 'nothing'}")
+    except Problem as problem:
+        screen.warn(str(problem))
+
+
+def _guarded(run: Run) -> str:
+    stack = run.document["stack"]
+    return f"; the guard still ends {stack} at its deadline" if stack else ""
+
+
+def _how(code: int | None) -> str:
+    return {None: "did not end", 124: "ran over its time limit", 143: "was stopped"}.get(code, f"failed with {code}")
+
+
+def _iso(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

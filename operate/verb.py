@@ -1,0 +1,123 @@
+"""What makes a function a verb of `fab`: its errors are one line, its words after `--` are its own."""
+
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from inspect import signature
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from botocore.exceptions import BotoCoreError, ClientError
+from fabric import Executor as FabricExecutor
+from invoke import Exit, UnexpectedExit, task
+
+from operate import laptop
+from operate.account import explain
+from operate.problem import Problem
+
+HELP = {
+    "lab": "The lab's number, 0 to 4.",
+    "name": "The lab's name, where it was deployed with -c name=.",
+    "node": "node0, node1, …; node0 is the head.",
+    "run": "A run's name, as under results/; the newest where it is left out.",
+    "workload": "One of the run's workloads.",
+    "json": "One JSON document on stdout and nothing else.",
+    "on": "local: run on this machine; no stack, no SSH.",
+    "hosts": "Your own machines, as user@a,user@b: run there; no stack.",
+    "only": "Workloads of the lab to run, with commas between them; else all.",
+    "env": "Variables to pass to the processes, with commas between them. HF_TOKEN and WANDB_API_KEY go by themselves.",
+    "wait": "Longest wait for the nodes to answer, in seconds.",
+    "everywhere": "One plain process on every node instead of torchrun over all.",
+    "limit": "Most seconds that it may take; a day where it is left out.",
+    "port": "The node's port; 8888 where it is left out.",
+    "local_port": "This machine's port; the same where it is left out.",
+    "to": "Where the copy goes: on a node below the home, here below this folder.",
+    "source": "The file or folder to copy.",
+}
+"""What `fab --help VERB` says of each flag; a flag means the same in every verb."""
+
+Body = TypeVar("Body", bound=Callable[..., None])
+
+
+class Executor(FabricExecutor):  # type: ignore[misc]  # Fabric ships no types
+    """Fabric's executor without its own use of `--`: there it would demand -H hosts. fabric.yaml names this class."""
+
+    def expand_calls(self, calls: Any, apply_hosts: bool = True) -> Any:
+        """See `invoke.Executor.expand_calls`."""
+        self.core.remainder = ""
+        return super().expand_calls(calls, apply_hosts=apply_hosts)
+
+
+def words() -> tuple[str, ...]:
+    """What the user wrote after `--`, word by word as the shell gave it (invoke joins it with spaces)."""
+    return tuple(sys.argv[sys.argv.index("--") + 1 :]) if "--" in sys.argv else ()
+
+
+def number(flag: str, text: str) -> float | None:
+    """The number that a flag gives, at least 0; None where it was left out.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not text:
+        return None
+    if not text.replace(".", "", 1).isdecimal():
+        raise ValueError(f"{flag}={text!r} is not a number: write for example --{flag} 30")
+    return float(text)
+
+
+def verb(body: Body) -> Body:
+    """`body` as a task of `fab` whose failures end in one line on stderr and an exit code that is not 0."""
+
+    @wraps(body)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            body(*args, **kwargs)
+        except (Exit, UnexpectedExit):
+            raise
+        except KeyboardInterrupt:
+            fail(Problem("interrupted", "run the same command again", exit_code=130))
+        except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+            sys.stdout = None  # so that the interpreter does not flush into it at its end
+            raise SystemExit(0) from None
+        except Exception as error:
+            fail(as_problem(error))
+
+    flags = list(signature(body).parameters)[1:]
+    return cast(Body, task(guarded, auto_shortflags=False, help={flag: HELP[flag] for flag in flags}))
+
+
+def as_problem(error: Exception) -> Problem:
+    """What `error` is to the user. What nobody foresaw leaves its traceback in .rooflab/tracebacks."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, BotoCoreError | ClientError):
+        return explain(error)
+    if isinstance(error, ValueError) and _ours(error):
+        cause, _, remedy = str(error).partition(": ")
+        return Problem(cause, remedy or "see fab --help VERB")
+    saved = _save(error)
+    return Problem(
+        f"unexpected {type(error).__name__}: {error}", f"the traceback is in {saved}; please report it with that"
+    )
+
+
+def fail(problem: Problem) -> None:
+    """Say `problem` on stderr and end with its exit code."""
+    print(f"problem: {problem}", file=sys.stderr, flush=True)
+    raise SystemExit(problem.exit_code)
+
+
+def _ours(error: ValueError) -> bool:
+    """Whether our own code raised it about what the user gave; any other ValueError is a bug."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return Path(frames[-1].filename).parent in (laptop.ROOT / "labs", laptop.ROOT / "operate")
+
+
+def _save(error: Exception) -> Path:
+    folder = laptop.state("tracebacks")
+    path = folder / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}.txt"
+    path.write_text("".join(traceback.format_exception(error)))
+    return path

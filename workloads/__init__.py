@@ -1,0 +1,1 @@
+"""What is measured: one module a workload, each runs alone as `python -m workloads.NAME`. torch, numpy, labs."""

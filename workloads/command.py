@@ -1,0 +1,85 @@
+"""How a workload starts and ends: flags, exit codes, one line on stderr for whatever went wrong.
+
+Exit codes: 0 every check held and the record is written; 1 a check failed or the memory did not suffice; 2 wrong
+flags or environment; 130 Ctrl-C; 143 SIGTERM. A record is written whole at the end, or not at all.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+
+class CheckFailed(Exception):
+    """A result is wrong, so its speed means nothing. The text names the check and what it found."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The flags that all workloads share; a wrong flag is one line on stderr and exit code 2."""
+
+    def __init__(self, name: str, description: str | None) -> None:
+        """`description` is the workload's docstring; `--help` shows it as it stands."""
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=name, description=description, formatter_class=raw, allow_abbrev=False)
+        self.add_argument("--out", type=Path, default=Path("results/local"), help="folder for the record")
+        self.add_argument(
+            "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: cuda if there is one"
+        )
+        self.add_argument("--seed", type=int, default=0, help="seed of all random data")
+
+    def error(self, message: str) -> NoReturn:
+        """End the process: `message` on one line of stderr, exit code 2."""
+        self.exit(2, f"{self.prog}: {message}; `python -m workloads.{self.prog} --help` lists the flags\n")
+
+
+def positive(text: str) -> int:
+    """A flag's value as a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def start(name: str, main: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Run `main` on the command line's flags and end the process with the exit code that says how it went."""
+    _end_on_sigterm(name)
+    try:
+        main(sys.argv[1:])
+    except CheckFailed as failure:
+        _end(f"{name}: check failed: {failure}", 1)
+    except torch.OutOfMemoryError as failure:
+        _end(f"{name}: out of device memory: choose smaller sizes ({str(failure).splitlines()[0]})", 1)
+    except KeyboardInterrupt:
+        _end(f"{name}: interrupted, no record written", 130)
+    raise SystemExit(0)
+
+
+def _end(line: str, code: int) -> NoReturn:
+    print(line, file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def _end_on_sigterm(name: str) -> None:
+    """End at once on SIGTERM, from a thread: the main thread may be inside a collective that never returns, and
+    Python runs a signal's handler only between two of its own instructions."""
+    watched, written = os.pipe()
+    os.set_blocking(written, False)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    signal.set_wakeup_fd(written)
+
+    def watch() -> None:
+        while os.read(watched, 1) != bytes([signal.SIGTERM]):
+            continue
+        print(f"{name}: ended by SIGTERM, no record written", file=sys.stderr, flush=True)
+        os._exit(128 + signal.SIGTERM)
+
+    threading.Thread(target=watch, name="sigterm", daemon=True).start()

@@ -46,21 +46,21 @@ def packages(requirements: str) -> tuple[str, ...]:
 class UserData:
     """User data of one lab's nodes."""
 
-    settings: dict[str, str]
-    """Written to /opt/rooflab/boot.env; values may be CloudFormation tokens."""
     packed: str
-    """The files: tar, gzip, base64."""
+    """The files and the settings known here: tar, gzip, base64."""
+    late: dict[str, str]
+    """Settings whose values CloudFormation fills in: appended to the packed ones in plain text."""
     ssh_public_key: str = ""
     """Authorised for the login user; empty authorises none."""
 
     def text(self, packed: str) -> str:
         """The whole, as cloud-init reads it, with `packed` in its place (which may be a token for the same text)."""
-        settings = "\n".join(f"{key}={_quoted(value)}" for key, value in self.settings.items())
+        late = "\n".join(f"{key}={value}" for key, value in self.late.items())
         script = (
             "#!/bin/bash\n"
             "mkdir -p /opt/rooflab\n"
-            f"cat >/opt/rooflab/boot.env <<'ROOFLAB'\n{settings}\nROOFLAB\n"
             f"base64 -d <<'ROOFLAB' | tar -xz -C /opt/rooflab\n{packed}\nROOFLAB\n"
+            f"cat >>/opt/rooflab/boot.env <<'ROOFLAB'\n{late}\nROOFLAB\n"
             # In the background: cloud-init prints the host keys to the console only after its scripts have ended.
             "systemd-run --unit rooflab-boot bash /opt/rooflab/boot.sh\n"
         )
@@ -79,17 +79,19 @@ def user_data(lab: Lab, *, region: str, bucket: str, ssh_public_key: str, mount:
     settings = {
         "ROOFLAB_STACK": lab.stack,
         "ROOFLAB_TTL_HOURS": f"{lab.ttl_hours:g}",
-        "ROOFLAB_REGION": region,
-        "ROOFLAB_BUCKET": bucket,
         "ROOFLAB_GPUS": str(lab.instance.gpus),
         "ROOFLAB_EFAS": str(lab.efas),
         "ROOFLAB_STEPS": " ".join(steps(lab)),
         "ROOFLAB_PACKAGES": " ".join(packages((_ROOT / "requirements.txt").read_text())),
     }
+    files = {
+        "boot.env": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()),
+        **{f"{step}.sh": (_FOLDER / f"{step}.sh").read_text() for step in ("boot", "belt", *steps(lab))},
+    }
+    late = {"ROOFLAB_REGION": region, "ROOFLAB_BUCKET": bucket}
     if mount is not None:
-        settings["ROOFLAB_FSX_HOST"], settings["ROOFLAB_FSX_NAME"] = mount
-    files = {"boot.sh": _read("boot"), **{f"{step}.sh": _read(step) for step in steps(lab)}, "belt.sh": _read("belt")}
-    return UserData(settings=settings, packed=pack(files), ssh_public_key=ssh_public_key)
+        late["ROOFLAB_FSX_HOST"], late["ROOFLAB_FSX_NAME"] = mount
+    return UserData(packed=pack(files), late=late, ssh_public_key=ssh_public_key)
 
 
 def pack(files: dict[str, str]) -> str:
@@ -102,12 +104,3 @@ def pack(files: dict[str, str]) -> str:
             entry.size, entry.mode = len(content), 0o755
             tar.addfile(entry, io.BytesIO(content))
     return base64.b64encode(gzip.compress(archive.getvalue(), mtime=0)).decode()
-
-
-def _read(step: str) -> str:
-    return (_FOLDER / f"{step}.sh").read_text()
-
-
-def _quoted(value: str) -> str:
-    """Quoted for bash; a token's value (a host or bucket name) needs no quotes, and the token's text must stay."""
-    return value if "${Token" in value else shlex.quote(value)

@@ -94,7 +94,7 @@ class Cluster(Construct):
             self,
             f"Primary{index}",
             subnet_id=self._network.subnet.subnet_id,
-            group_set=[self._network.security_group.security_group_id],
+            group_set=[self._network.security_group_id],
             description=f"{name}, primary",
         )
         address = ec2.CfnEIP(self, f"Address{index}", domain="vpc")
@@ -162,7 +162,7 @@ class Cluster(Construct):
             network_card_index=interface.card,
             device_index=interface.device,
             interface_type=interface.kind,
-            groups=[self._network.security_group.security_group_id],
+            groups=[self._network.security_group_id],
             # A fleet states the subnet in its override instead.
             subnet_id=None if capacity.is_spot(self._lab) else self._network.subnet.subnet_id,
             associate_public_ip_address=True if alone else None,
@@ -175,6 +175,7 @@ class Cluster(Construct):
             return self._user_data.text(self._user_data.packed)
         mapping = self.node.try_find_child("Boot")
         if mapping is None:
-            mapping = CfnMapping(self, "Boot", mapping={"UserData": {"packed": self._user_data.packed}})
+            mapping = CfnMapping(self, "Boot", mapping={"UserData": {"packed": self._user_data.packed}}, lazy=False)
         assert isinstance(mapping, CfnMapping)
-        return self._user_data.text(mapping.find_in_map("UserData", "packed"))
+        # CfnMapping.find_in_map would put the text back in its place.
+        return self._user_data.text(Fn.find_in_map(mapping.logical_id, "UserData", "packed"))

@@ -47,7 +47,7 @@ class LabStack(Stack):
                 ssh_public_key=ssh_public_key,
                 mount=(storage.dns_name, storage.mount_name) if storage else None,
             ),
-            after=(storage,) if storage else (),
+            after=(storage.file_system,) if storage else (),
         )
         for key, value in tags(lab).items():
             Tags.of(self).add(key, value)
@@ -56,7 +56,7 @@ class LabStack(Stack):
             names.Output.INSTANCE_TYPE: lab.instance_type,
             names.Output.CAPACITY: lab.capacity,
             names.Output.VPC: network.vpc.vpc_id,
-            names.Output.SECURITY_GROUP: network.security_group.security_group_id,
+            names.Output.SECURITY_GROUP: network.security_group_id,
         }
         if cluster.fleet:
             outputs[names.Output.FLEET] = cluster.fleet.attr_fleet_id

@@ -1,6 +1,7 @@
 """FSx for Lustre beside the nodes, with its own security group; it is deleted with the lab."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from aws_cdk import RemovalPolicy
 from aws_cdk import aws_ec2 as ec2
@@ -11,8 +12,12 @@ from stacks.network import Network
 
 VERSION = "2.15"
 """Lustre version: the default of scratch systems, 2.10, has no client for today's kernels."""
-_PORTS = (ec2.Port.tcp(988), ec2.Port.tcp_range(1018, 1023))
+_PORTS: tuple[dict[str, Any], ...] = (
+    {"ip_protocol": "tcp", "from_port": 988, "to_port": 988},
+    {"ip_protocol": "tcp", "from_port": 1018, "to_port": 1023},
+)
 """https://docs.aws.amazon.com/fsx/latest/LustreGuide/limit-access-security-groups.html"""
+_ALL: tuple[dict[str, Any], ...] = ({"ip_protocol": "-1"},)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,18 +51,57 @@ class Storage(Construct):
 
     def __init__(self, scope: Construct, id: str, *, network: Network, size: Size) -> None:
         super().__init__(scope, id)
-        group = ec2.SecurityGroup(
+        # With EFA the whole group must be open to itself and to its clients, or the creation fails.
+        ports = _ALL if size.efa else _PORTS
+        nodes = network.security_group_id
+        group = ec2.CfnSecurityGroup(
             self,
             "Group",
-            vpc=network.vpc,
-            description="FSx for Lustre of a lab: its own servers and the nodes",
-            allow_all_outbound=False,
+            vpc_id=network.vpc.vpc_id,
+            group_description="FSx for Lustre of a lab: its own servers and the nodes",
+            security_group_ingress=[
+                ec2.CfnSecurityGroup.IngressProperty(
+                    source_security_group_id=nodes, description="Lustre from the nodes", **port
+                )
+                for port in ports
+            ],
+            security_group_egress=[
+                ec2.CfnSecurityGroup.EgressProperty(
+                    destination_security_group_id=nodes, description="Lustre to the nodes", **port
+                )
+                for port in ports
+            ],
         )
-        # With EFA the whole group must be open to itself and to its clients, or the creation fails.
-        for port in (ec2.Port.all_traffic(),) if size.efa else _PORTS:
-            group.connections.allow_internally(port, "Lustre among its servers")
-            group.connections.allow_from(network.security_group, port, "Lustre from the nodes")
-            group.connections.allow_to(network.security_group, port, "Lustre to the nodes")
+        rules = [
+            rule
+            for index, port in enumerate(ports)
+            for rule in (
+                ec2.CfnSecurityGroupIngress(
+                    self,
+                    f"FromItself{index}",
+                    group_id=group.ref,
+                    source_security_group_id=group.ref,
+                    description="Lustre among its servers",
+                    **port,
+                ),
+                ec2.CfnSecurityGroupEgress(
+                    self,
+                    f"ToItself{index}",
+                    group_id=group.ref,
+                    destination_security_group_id=group.ref,
+                    description="Lustre among its servers",
+                    **port,
+                ),
+                ec2.CfnSecurityGroupIngress(
+                    self,
+                    f"ToNodes{index}",
+                    group_id=nodes,
+                    source_security_group_id=group.ref,
+                    description="Lustre to the nodes",
+                    **port,
+                ),
+            )
+        ]
         persistent = size.deployment.startswith("PERSISTENT")
         self.file_system = fsx.CfnFileSystem(
             self,
@@ -67,7 +111,7 @@ class Storage(Construct):
             storage_type="SSD",
             storage_capacity=size.capacity_gib,
             subnet_ids=[network.subnet.subnet_id],
-            security_group_ids=[group.security_group_id],
+            security_group_ids=[group.ref],
             lustre_configuration=fsx.CfnFileSystem.LustreConfigurationProperty(
                 deployment_type=size.deployment,
                 data_compression_type="LZ4",
@@ -80,7 +124,7 @@ class Storage(Construct):
             ),
         )
         self.file_system.apply_removal_policy(RemovalPolicy.DESTROY)
-        self.file_system.node.add_dependency(group, network.security_group)  # the rules, not only the groups
+        self.file_system.node.add_dependency(*rules)  # its creation fails while a rule is missing
 
     @property
     def dns_name(self) -> str:

@@ -202,11 +202,11 @@ def _demand_possible(handler: Handler, held: StackResource, wanted: StackResourc
             if name in handler.fixed:
                 raise Refused(f"{wanted.type}: an update of property {name} is not rehearsed")
         return
-    name = held.properties.get(handler.named_by or "")
-    if name and name == wanted.properties.get(handler.named_by or ""):
+    own = held.properties.get(handler.named_by or "")
+    if own and own == wanted.properties.get(handler.named_by or ""):
         raise Refused(
             "CloudFormation cannot update a stack when a custom-named resource requires replacing. "
-            f"Rename {name} and update the stack again."
+            f"Rename {own} and update the stack again."
         )
 
 

@@ -20,7 +20,7 @@ WAIT_S = 120.0
 
 
 class Cloud:
-    """Clients of the rehearsal's own endpoint, one per service and region."""
+    """Clients of the rehearsal's own endpoint, one per service and region, with the credentials of the environment."""
 
     def __init__(self, endpoint: Callable[[], str]) -> None:
         self._endpoint = endpoint
@@ -36,8 +36,6 @@ class Cloud:
                     service,
                     region_name=region,
                     endpoint_url=self._endpoint(),
-                    aws_access_key_id="cloudformation",
-                    aws_secret_access_key="rehearsal",
                     config=Config(
                         retries={"max_attempts": 1},
                         s3={"addressing_style": "path"},

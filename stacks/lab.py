@@ -50,7 +50,8 @@ class LabStack(Stack):
             after=(storage.file_system,) if storage else (),
         )
         for key, value in tags(lab).items():
-            Tags.of(self).add(key, value)
+            # Instances have them from their launch template and the stack: 64 copies would not fit into a template.
+            Tags.of(self).add(key, value, exclude_resource_types=["AWS::EC2::Instance"])
         outputs = {
             names.Output.NODES: str(lab.nodes),
             names.Output.INSTANCE_TYPE: lab.instance_type,

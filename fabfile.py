@@ -1,9 +1,13 @@
 """The verbs. `fab --list` names them, `fab --help VERB` explains one, and operate/ does what they say."""
 
 import json as document
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
+from types import ModuleType
 
-from invoke import Context
+from invoke import Collection, Context
 
 from operate import choice, execution, listing, openssh
 from operate.account import Account
@@ -11,8 +15,23 @@ from operate.cluster import open_stack
 from operate.ending import show_run
 from operate.launch import job
 from operate.logs import show_logs
+from operate.problem import Problem
 from operate.screen import Screen
 from operate.verb import number, verb, words
+
+
+@contextmanager
+def rehearsed() -> Iterator[ModuleType]:
+    """The rehearsal's own verbs; its errors become ours. Nothing else here knows that it exists."""
+    try:
+        from rehearsal import control
+    except ImportError as error:
+        raise Problem(f"the rehearsal cannot be loaded ({error})", "pip install -r requirements.txt") from None
+    try:
+        yield control
+    except control.RehearsalError as error:
+        cause, _, remedy = str(error).partition(": ")
+        raise Problem(cause, remedy) from None
 
 
 @verb
@@ -161,3 +180,70 @@ def report(c: Context, lab: str = "", name: str = "", run: str = "", json: bool 
     """Show a run's numbers beside their roofs (the newest run, unless named) and write report.html anew."""
     found = choice.choose_run(run, lab=lab, name=name)
     show_run(found, Screen(json=json), json=json)
+
+
+@verb
+def rehearsal_start(c: Context, name: str = "default", seed: str = "0", json: bool = False) -> None:
+    """Start an AWS on this machine. Then: eval "$(fab rehearsal.env)"."""
+    with rehearsed() as control:
+        told = control.start(name, seed=int(number("seed", seed) or 0))
+    option = "" if name == "default" else f" --name {name}"
+    print(document.dumps(told, indent=1) if json else f'{told["endpoint"]} is up: eval "$(fab rehearsal.env{option})"')
+
+
+@verb
+def rehearsal_stop(c: Context, name: str = "default", everything: bool = False, json: bool = False) -> None:
+    """End a rehearsal and everything that runs in it; --everything ends all of this clone."""
+    with rehearsed() as control:
+        told = control.stop(name, everything=everything)
+    print(document.dumps(told, indent=1) if json else f"stopped {', '.join(told['stopped']) or 'nothing: none ran'}")
+
+
+@verb
+def rehearsal_status(c: Context, name: str = "default", json: bool = False) -> None:
+    """Say whether a rehearsal runs, where, what its clock shows, and its nodes."""
+    with rehearsed() as control:
+        told = control.status(name)
+    lines = (f"{key}: {value}" for key, value in told.items())
+    print(document.dumps(told, indent=1, default=str) if json else "\n".join(lines))
+
+
+@verb
+def rehearsal_env(c: Context, name: str = "default", json: bool = False) -> None:
+    """Print what makes every AWS tool of this shell talk to the rehearsal: eval "$(fab rehearsal.env)"."""
+    with rehearsed() as control:
+        told = control.environment(name)
+    lines = (f"export {key}={quote(value)}" for key, value in told.items())
+    print(document.dumps(told, indent=1) if json else "\n".join(lines))
+
+
+@verb
+def rehearsal_advance(c: Context, name: str = "default", seconds: str = "3600", json: bool = False) -> None:
+    """Move the rehearsal's clock forward; the guard's ticks that fall due are run."""
+    with rehearsed() as control:
+        told = control.advance(name, number("seconds", seconds) or 0.0)
+    print(document.dumps(told, indent=1, default=str))
+
+
+@verb
+def rehearsal_fault(
+    c: Context, name: str = "default", instance_type: str = "", zone: str = "", left: str = "0", json: bool = False
+) -> None:
+    """Let EC2 run out of an instance type (or all), in a zone (or all): only --left machines more can be had."""
+    with rehearsed() as control:
+        told = control.fault(name, instance_type=instance_type, zone=zone, left=int(number("left", left) or 0))
+    print(document.dumps(told, indent=1, default=str))
+
+
+namespace = Collection(nodes, run_lab, run, logs, attach, stop, ssh, tunnel, put, get, report)
+namespace.add_collection(
+    Collection(
+        "rehearsal",
+        start=rehearsal_start,
+        stop=rehearsal_stop,
+        status=rehearsal_status,
+        env=rehearsal_env,
+        advance=rehearsal_advance,
+        fault=rehearsal_fault,
+    )
+)

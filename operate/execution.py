@@ -20,9 +20,12 @@ from operate.problem import Problem
 from operate.push import push
 from operate.runs import SCHEMA, Run
 from operate.screen import Screen, clock
-from operate.shell import demand
+from operate.shell import Outcome, demand
 from operate.stack import find_stack
 from operate.tree import Tree, read_tree
+
+_STOPPED = 143
+"""Exit code of what `fab stop` ended: 128 + SIGTERM."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +77,8 @@ def attend(cluster: Cluster, run: Run, screen: Screen) -> Run:
     return finish(cluster, run, ending, screen)
 
 
-def finish(cluster: Cluster, run: Run, ending: Ending, screen: Screen) -> Run:
-    """Fetch what there is and write down how the run ended."""
+def finish(cluster: Cluster, run: Run, ending: Ending, screen: Screen, *, stopped: tuple[str, ...] = ()) -> Run:
+    """Fetch what there is and write down how the run ended; on `stopped` nodes, what has no exit code was stopped."""
     again = f"what was fetched is kept in {run.folder}; the rest: fab attach --run {run.name}"
     with screen.stage("fetching the results", interrupted=again):
         fetched = fetch(cluster, run.name, run.folder, secrets=secret_values())
@@ -92,7 +95,7 @@ def finish(cluster: Cluster, run: Run, ending: Ending, screen: Screen) -> Run:
         workloads.append(
             {
                 **item,
-                "exit": {node: row[0] if row else None for node, row in told.items()},
+                "exit": {node: row[0] if row else _STOPPED if node in stopped else None for node, row in told.items()},
                 "seconds": max(seconds, default=None),
             }
         )
@@ -143,7 +146,8 @@ def stop(cluster: Cluster, run: Run, screen: Screen) -> Run:
     for name, result in results.items():
         if not isinstance(result, Problem):
             screen.note(f"{name}: {result.text or result.said}")
-    return finish(cluster, run, ending, screen)
+    stopped = tuple(name for name, result in results.items() if isinstance(result, Outcome) and result.code == 0)
+    return finish(cluster, run, ending, screen, stopped=stopped)
 
 
 def secret_values() -> tuple[str, ...]:
@@ -282,7 +286,9 @@ def _guarded(run: Run) -> str:
 
 
 def _how(code: int | None) -> str:
-    return {None: "did not end", 124: "ran over its time limit", 143: "was stopped"}.get(code, f"failed with {code}")
+    return {None: "did not end", 124: "ran over its time limit", _STOPPED: "was stopped"}.get(
+        code, f"failed with {code}"
+    )
 
 
 def _iso(time: datetime) -> str:

@@ -19,7 +19,7 @@ from operate.problem import Problem
 
 HELP = {
     "lab": "The lab's number, 0 to 4.",
-    "name": "The lab's name, where it was deployed with -c name=.",
+    "name": "The lab's name, where it was deployed with -c name=; a rehearsal's name in rehearsal verbs.",
     "node": "node0, node1, …; node0 is the head.",
     "run": "A run's name, as under results/; the newest where it is left out.",
     "workload": "One of the run's workloads.",
@@ -30,6 +30,12 @@ HELP = {
     "env": "Variables to pass to the processes, with commas between them. HF_TOKEN and WANDB_API_KEY go by themselves.",
     "wait": "Longest wait for the nodes to answer, in seconds.",
     "everywhere": "One plain process on every node instead of torchrun over all.",
+    "everything": "All rehearsals of this clone.",
+    "seed": "Fixes ids, placement and the timing of faults.",
+    "seconds": "How far, in seconds; an hour where it is left out.",
+    "instance_type": "Which type, for example g6.12xlarge; all where it is left out.",
+    "zone": "Which availability zone; all where it is left out.",
+    "left": "How many machines are left; none where it is left out.",
     "limit": "Most seconds that it may take; a day where it is left out.",
     "port": "The node's port; 8888 where it is left out.",
     "local_port": "This machine's port; the same where it is left out.",

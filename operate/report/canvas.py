@@ -5,13 +5,14 @@ on the data alone: ids come from a fixed salt, and no date and no version is wri
 """
 
 import io
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from operate.report.element import Child, add, el
+from operate.report.element import Child, add, el, printable
 from operate.report.quantity import quantity, rounded, size
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ def _drawing(name: str, draw: Callable[[Sheet], None], alt: str, panels: int, wi
     pixels = (360, 290 * rows) if narrow else (960, height)
     settings = {key: value for key, value in rcParamsDefault.items() if key.split(".")[0] in _STYLED} | _STYLE
     settings |= {"font.size": 11.5 if narrow else 13, "svg.hashsalt": name}
-    with rc_context(settings):
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has its own fonts for the text
         figure = Figure(figsize=(pixels[0] / 72, pixels[1] / 72), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
         sheet = Sheet(figure=figure, panels=tuple(axes.flat), narrow=narrow)
@@ -84,6 +86,12 @@ def _drawing(name: str, draw: Callable[[Sheet], None], alt: str, panels: int, wi
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return _inline(written.getvalue(), name, alt, width)
+
+
+def label(text: str) -> str:
+    """`text` as a figure has room for it: 24 characters, none of them a control character."""
+    kept = printable(text)
+    return kept if len(kept) <= 24 else f"{kept[:23]}…"
 
 
 _STYLED = ("axes", "figure", "font", "grid", "hatch", "legend", "lines", "markers", "patch", "path", "svg", "text",
@@ -121,7 +129,7 @@ _STYLE: dict[str, Any] = {
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
     "lines.linewidth": 2,
-    "lines.markersize": 7,
+    "lines.markersize": 8,
     "legend.frameon": False,
     "legend.fontsize": "medium",
     "legend.labelcolor": MUTED,
@@ -170,11 +178,11 @@ def log_axis(axis: Any, base: int, unit: str, ticks: int = 6) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: size(value) if base == 2 else tick(value, unit)))
 
 
-def linear_axis(axis: Any, unit: str, ticks: int = 6) -> None:
-    """A linear axis whose ticks read as quantities."""
+def linear_axis(axis: Any, unit: str, ticks: int = 6, whole: bool = False) -> None:
+    """A linear axis whose ticks read as quantities; `whole` for counts."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(nbins=ticks))
+    axis.set_major_locator(MaxNLocator(nbins=ticks, integer=whole))
     axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value, unit)))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labs.catalog import LABS
 from labs.results import Measurement, Record, read
 from operate.problem import Problem
 
@@ -14,7 +15,7 @@ _LOG_BYTES = 64 * 1024
 _LOG_LINES = 24
 _LINE_CHARACTERS = 400
 _TERMINAL_CODES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[@-Z\\-_])")
-_RUN = re.compile(r"\d{8}-\d{6}-lab(?P<lab>\d+)")
+_RUN = re.compile(r"\d{8}-\d{6}-(lab(?P<lab>\d+)|own)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +36,18 @@ class Part:
     """One line for each record that is there and cannot be read."""
     log_ends: dict[str, str]
     """Last lines of the log, by node; filled only for what failed."""
+    pending: bool = False
+    """The run has not ended, and nothing of this workload has come back."""
 
     @property
     def ok(self) -> bool:
-        """Every node ended with 0 and every record came back and can be read."""
+        """Nothing went wrong: no exit code but 0, no record missing or unreadable."""
         return not (self.missing or self.unreadable) and all(code == 0 for code in self.exits.values())
+
+    @property
+    def anchor(self) -> str:
+        """The name as an id on the page."""
+        return re.sub(r"[^\w.-]+", "-", self.name)
 
     @property
     def suspects(self) -> tuple[tuple[Record, Measurement], ...]:
@@ -91,16 +99,19 @@ class Run:
         """How it went, as ("good" | "warning" | "bad", one line)."""
         failed = [part.name for part in self.parts if not part.ok]
         suspects = sum(len(part.suspects) for part in self.parts)
+        if self.facts and self.facts.get("ended") is None:
+            return "warning", f"Not ended yet: `fab attach --run {self.name}` comes back to it"
         if failed:
             return "bad", f"{len(failed)} of {len(self.parts)} workloads failed: {', '.join(failed)}"
-        if not self.records:
+        if not self.parts:
             return "bad", "Nothing was measured"
         if self.complaints or self.facts.get("ok") is False:
             return "bad", self.complaints[0] if self.complaints else "The run ended before all was done"
         if suspects:
             return "warning", f"Measuring error: {suspects} value{'s' * (suspects > 1)} over 100 % of the roof"
         count = len(self.parts)
-        return "good", "The workload passed" if count == 1 else f"All {count} workloads passed"
+        which = {1: "The workload", 2: "Both workloads"}.get(count, f"All {count} workloads")
+        return "good", f"{which} passed"
 
 
 def load(folder: Path) -> Run:
@@ -120,7 +131,7 @@ def load(folder: Path) -> Run:
         facts=facts,
         parts=tuple(_parts(folder, facts, found)),
         receipt=receipt,
-        complaints=tuple(line for line in (complaint, receipt_complaint) if line),
+        complaints=tuple(line for line in (complaint, receipt_complaint, *_lost(facts)) if line),
     )
 
 
@@ -130,7 +141,7 @@ def newest_run(results: Path, lab: int | None = None) -> Path:
     Raises:
         Problem: there is none.
     """
-    runs = [path for path in results.glob("*-lab*") if _is_run(path, lab)]
+    runs = [path for path in results.glob("*-*-*") if _is_run(path, lab)]
     if not runs:
         of = "" if lab is None else f" of lab {lab}"
         number = 1 if lab is None else lab
@@ -140,7 +151,11 @@ def newest_run(results: Path, lab: int | None = None) -> Path:
 
 def _is_run(path: Path, lab: int | None) -> bool:
     match = _RUN.fullmatch(path.name)
-    return bool(match) and path.is_dir() and (lab is None or int(match["lab"]) == lab if match else False)
+    return match is not None and path.is_dir() and lab in (None, int(match["lab"]) if match["lab"] else None)
+
+
+def _lost(facts: dict[str, Any]) -> list[str]:
+    return [f"{node} was lost: {why}" for node, why in (facts.get("lost") or {}).items()]
 
 
 def _document(path: Path) -> tuple[dict[str, Any] | None, str | None]:
@@ -165,7 +180,7 @@ def _parts(folder: Path, facts: dict[str, Any], found: list[Path]) -> Iterable[P
         if name in planned and facts.get("ended"):
             exits = {node: exits.get(node) for node in nodes} | exits
         records, unreadable = _read(mine)
-        due = [f"{name}.{node}.json" for node in exits] if scope == "node" else [f"{name}.json"] if row else []
+        due = _due(name, scope, exits) if facts.get("ended") else []
         missing = tuple(file for file in due if not (folder / "records" / file).exists())
         guilty = {node for node, code in exits.items() if code != 0}
         logs = sorted(folder.glob(f"logs/*/{name}.log")) if guilty or missing or unreadable else []
@@ -178,7 +193,15 @@ def _parts(folder: Path, facts: dict[str, Any], found: list[Path]) -> Iterable[P
             missing=missing,
             unreadable=unreadable,
             log_ends={path.parent.name: _end(path) for path in logs if not guilty or path.parent.name in guilty},
+            pending=bool(row) and not facts.get("ended") and not mine,
         )
+
+
+def _due(name: str, scope: str, nodes: Iterable[str]) -> list[str]:
+    """Files that a workload of the catalogue must leave; the user's own script need not write a record."""
+    if name not in {workload.name for lab in LABS.values() for workload in lab.workloads}:
+        return []
+    return [f"{name}.{node}.json" for node in nodes] if scope == "node" else [f"{name}.json"]
 
 
 def _read(paths: Iterable[Path]) -> tuple[tuple[Record, ...], tuple[str, ...]]:

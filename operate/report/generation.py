@@ -11,7 +11,7 @@ from operate.report.quantity import quantity
 
 def generation(records: Sequence[Record]) -> list[Element]:
     """Bars of both times, and the token times' histogram, of the first node's record."""
-    timed = [row for row in records[0].measurements if row.samples_s]
+    timed = [row for row in records[0].measurements if row.samples_s and row.unit == "s"]
     first = next((row for row in timed if "first" in row.name.lower()), None)
     token = next((row for row in timed if "token" in row.name.lower() and row is not first), None)
     if first is None or token is None:
@@ -23,7 +23,10 @@ def generation(records: Sequence[Record]) -> list[Element]:
         _bars(sheet, bars)
         _histogram(sheet, token)
 
-    caption = f"Left, the median times{node}; right, {len(token.samples_s):,} further tokens by the time each took."
+    caption = f"Median times{node}, and {len(token.samples_s):,} further tokens by the time that each took."
+    rates = {row.name: quantity(row.value, row.unit) for row in records[0].measurements if row.unit == "token/s"}
+    if "prefill" in rates and "decode" in rates:
+        caption += f" The prompt passes at {rates['prefill']}, the answer at {rates['decode']}."
     beyond = sum(sample > _top(token.samples_s) for sample in token.samples_s)
     if beyond:
         caption += f" The last bar holds the {beyond} slowest, up to {quantity(max(token.samples_s), 's')}."
@@ -67,8 +70,10 @@ def _histogram(sheet: Sheet, token: Measurement) -> None:
     axes = sheet.panels[1]
     samples = token.samples_s
     bottom, top = min(samples), _top(samples)
-    axes.hist([min(sample, top) for sample in samples], bins=24, range=(bottom, max(top, bottom * 1.001)), color=MEASURED,
-              edgecolor=PAPER, linewidth=1)  # fmt: skip
+    span = (bottom, max(top, bottom * 1.001))
+    axes.hist(
+        [min(sample, top) for sample in samples], bins=24, range=span, color=MEASURED, edgecolor=PAPER, linewidth=1
+    )
     marks = [("median", median(samples), 0.97)]
     if len(samples) >= 100:
         marks.append(("p99", percentile(samples, 0.99), 0.87))

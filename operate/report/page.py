@@ -73,18 +73,19 @@ def _contents(run: Run) -> Element | None:
     if len(run.parts) < 2:
         return None
     entries = [
-        el("li", el("a", part.name, href=f"#{part.name}"), el("span", "", class_=f"dot {_tone(part)}"), _said(part))
+        el("li", el("a", part.name, href=f"#{part.anchor}"), el("span", "", class_=f"dot {_tone(part)}"), _said(part))
         for part in run.parts
     ]
     return el("nav", el("ol", *entries), aria_label="Workloads")
 
 
 def _tone(part: Part) -> str:
-    return "bad" if not part.ok else "warning" if part.suspects else "good"
+    return "bad" if not part.ok else "warning" if part.suspects or part.pending else "good"
 
 
 def _said(part: Part) -> Element:
     word = {"bad": "failed", "warning": "measuring error", "good": "passed"}[_tone(part)]
+    word = "not ended yet" if part.pending else word
     took = f", {duration(part.seconds)}" if part.seconds is not None else ""
     return el("span", word + took, class_="small")
 
@@ -95,7 +96,7 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
     nodes = facts.get("nodes") or []
     kinds = sorted({str(node.get("instance_type")) for node in nodes if node.get("instance_type")})
     kinds = kinds or sorted({r.machine.instance_type for r in run.records if r.machine.instance_type})
-    devices = sorted({f"{record.machine.devices} × {record.machine.device}" for record in run.records})
+    devices = sorted({record.machine.device for record in run.records})
     count = len(nodes) or max((record.nodes for record in run.records), default=0)
     when, took = _when(facts)
     price, cost = facts.get("usd_per_hour"), facts.get("usd")
@@ -124,7 +125,7 @@ def _when(facts: dict[str, Any]) -> tuple[str, str]:
         return "unknown", ""
     day = f"{started:%Y-%m-%d %H:%M} {started:%Z}".strip()
     if ended is None:
-        return day, "the run's end is not on record"
+        return day, "not ended yet" if "ended" in facts else "the end is not on record"
     return day, f"took {duration(max(0.0, (ended - started).total_seconds()))}"
 
 
@@ -148,6 +149,8 @@ def _nothing(run: Run) -> Element | None:
 
 def _footer(run: Run) -> Element:
     commits = sorted({record.git_commit[:12] for record in run.records if record.git_commit})
-    text = "Made by fab report from run.json, the result records and the receipt. Fractions are of a physical roof: a rate ÷ "
-    text += "its roof, or a roof ÷ the time. Percentiles interpolate linearly; p99 needs 100 samples."
+    text = (
+        "Made by fab report from run.json, the result records and the receipt. A fraction of the roof is a rate ÷ its "
+    )
+    text += "roof, or a roof ÷ the time. Percentiles interpolate linearly; p99 needs 100 samples."
     return el("footer", el("p", text), el("p", f"Records of commit {', '.join(commits)}.") if commits else None)

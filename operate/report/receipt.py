@@ -17,8 +17,9 @@ def receipt_section(run: Run) -> Element:
     receipt = run.receipt
     if receipt is None:
         number = "" if run.lab is None else f" --lab {run.lab}"
-        text = ["No receipt yet: the lab may still be standing. ", el("code", f"fab teardown{number}"), " writes one."]
-        return el("section", el("h2", "Receipt"), el("p", *text), class_="receipt", id="receipt")
+        command = el("code", f"fab teardown{number}")
+        text = el("p", "No receipt yet: the lab may still be standing. ", command, " writes one.")
+        return el("section", el("h2", "Receipt"), text, class_="receipt", id="receipt")
     residual = receipt.get("residual_usd_per_hour")
     left = _entries(receipt.get("left"))
     clean = residual == 0 and not left

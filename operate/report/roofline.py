@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, product
+from itertools import product
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from labs.results import Measurement, Record
-from operate.report.canvas import BAD, INK, MARKERS, MUTED, PAPER, ROOF, SERIES, Sheet, log_axis, picture
+from operate.report.canvas import BAD, INK, MARKERS, MUTED, PAPER, ROOF, SERIES, Sheet, label, log_axis, picture
 from operate.report.quantity import quantity, rounded, share
 
 if TYPE_CHECKING:
@@ -76,8 +76,9 @@ def _points(record: Record) -> list[_Point]:
         intensity = _intensity(row)
         if intensity is not None and row.unit == "FLOP/s" and row.value > 0:
             point = _Point(
-                dtype=str(row.config.get("dtype", "")), node=record.node, device=record.machine.device, name=row.name,
-                intensity=intensity, value=row.value, roof=row.roof.value if row.roof else None, suspect=row.suspect,
+                dtype=label(str(row.config.get("dtype", ""))), node=label(record.node), name=row.name,
+                device=label(record.machine.device), intensity=intensity, value=row.value,
+                roof=row.roof.value if row.roof else None, suspect=row.suspect,
             )  # fmt: skip
             found.append(point)
     return found
@@ -131,20 +132,22 @@ def _draw(sheet: Sheet, points: Sequence[_Point], lines: Sequence[_Line]) -> Non
     _draw_lines(axes, lines, left, right)
     dtypes = list(dict.fromkeys(point.dtype for point in points))
     nodes = list(dict.fromkeys(point.node for point in points))
-    for (dtype, colour), (place, node) in product(zip(dtypes, cycle(SERIES)), enumerate(nodes)):
+    for (kind, dtype), (place, node) in product(enumerate(dtypes), enumerate(nodes)):
         mine = [point for point in points if (point.dtype, point.node) == (dtype, node)]
-        face = {"markerfacecolor": "none", "markersize": 10} if place else {"markeredgecolor": PAPER}
+        style = {"markerfacecolor": "none", "markersize": 8 + 3 * place} if place else {"markeredgecolor": PAPER}
         axes.plot(
-            [point.intensity for point in mine], [point.value for point in mine], MARKERS[place % len(MARKERS)],
-            color=colour, markeredgewidth=1.8 if place else 1, label=f"{dtype} {node}".strip(), zorder=4, **face,
+            [point.intensity for point in mine], [point.value for point in mine], MARKERS[kind % len(MARKERS)],
+            color=SERIES[kind % len(SERIES)], markeredgewidth=1.8 if place else 1, zorder=4,
+            label=f"{dtype} {node}".strip() if len(nodes) > 1 else dtype, **style,
         )  # fmt: skip
     suspects = [point for point in points if point.suspect]
     axes.plot([point.intensity for point in suspects], [point.value for point in suspects], "o", markersize=16,
               markerfacecolor="none", markeredgecolor=BAD, markeredgewidth=2, zorder=5)  # fmt: skip
     best = max(points, key=lambda point: point.value)
     right_half = best.intensity > (left * right) ** 0.5
-    axes.annotate(quantity(best.value, "FLOP/s"), (best.intensity, best.value), xytext=(0, -9),
-                  textcoords="offset points", ha="right" if right_half else "left", va="top", color=INK)  # fmt: skip
+    axes.annotate(quantity(best.value, "FLOP/s"), (best.intensity, best.value), xytext=(0, -9 if lines else 9),
+                  textcoords="offset points", ha="right" if right_half else "left", va="top" if lines else "bottom",
+                  color=INK)  # fmt: skip
     low, high = axes.get_ylim()
     axes.set_ylim(low / 1.5, high * 2)
     axes.set_xlabel("arithmetic intensity, FLOP per byte")

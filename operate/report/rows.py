@@ -3,7 +3,7 @@
 from string import ascii_lowercase
 from xml.etree.ElementTree import Element
 
-from labs.results import Measurement, Record, percentiles
+from labs.results import Measurement, percentiles
 from operate.report.element import Child, add, el
 from operate.report.folder import Part
 from operate.report.quantity import dollars, quantity, share
@@ -33,7 +33,8 @@ def rows_table(part: Part) -> Element:
     rows.sort(key=lambda entry: order[entry[1].name])
     shared = _shared([row for _, row in rows])
     sources = _Sources()
-    body = el("tbody", *(_row(record, row, shared, sources) for record, row in rows))
+    several = len(part.records) > 1
+    body = el("tbody", *(_row(record.node if several else "", row, shared, sources) for record, row in rows))
     heads = ("What", "Measured", "Roof", "Of roof", "Samples: n · median · p99")
     table = el("table", _caption(shared), el("thead", el("tr", *(el("th", text, scope="col") for text in heads))), body)
     return el("div", el("div", table, class_="scroll"), sources.listing(), class_="rows")
@@ -51,10 +52,10 @@ def _caption(shared: dict[str, str]) -> Element | None:
     return el("caption", text) if text else None
 
 
-def _row(record: Record, row: Measurement, shared: dict[str, str], sources: _Sources) -> Element:
+def _row(node: str, row: Measurement, shared: dict[str, str], sources: _Sources) -> Element:
     name = el("th", row.name, scope="row")
-    if record.node:
-        add(name, " ", el("span", record.node, class_="chip"))
+    if node:
+        add(name, " ", el("span", node, class_="chip"))
     if "checked" not in shared:
         add(name, el("span", f"checked: {row.checked}" if row.checked else "result not checked", class_="small"))
     value = el("td", el("strong", quantity(row.value, row.unit)), data_label="Measured")

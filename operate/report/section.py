@@ -23,6 +23,7 @@ def section(part: Part) -> Element:
         "section",
         title,
         _failure(part),
+        el("p", "Nothing of it has come back yet.", class_="unknown") if part.pending else None,
         _suspects(part),
         el("p", lesson.physics, class_="physics") if lesson else None,
         _pair(rows) if rows else None,
@@ -32,7 +33,7 @@ def section(part: Part) -> Element:
         el("p", el("strong", "What to look for. "), lesson.look, class_="look") if lesson and rows else None,
         *(_machine(record) for record in part.records),
         class_="workload",
-        id=part.name,
+        id=part.anchor,
     )
 
 
@@ -76,16 +77,22 @@ def _pair(rows: Sequence[Row]) -> Element:
 def _prediction(rows: Iterable[Row]) -> list[Element]:
     """What the roofs allow, before anything ran: a line for each unit and source."""
     allowed: dict[tuple[str, str], list[Measurement]] = {}
-    unknown: dict[str, None] = {}
+    unknown: dict[str, dict[str, None]] = {}
+    sent: dict[float, None] = {}
     for _, row in rows:
         if row.roof:
             allowed.setdefault((row.unit, row.roof.source), []).append(row)
         else:
-            unknown[row.no_roof_because] = None
+            unknown.setdefault(row.no_roof_because, {})[row.name] = None
+        if isinstance(row.config.get("predicted_bytes_per_rank"), int | float):
+            sent[row.config["predicted_bytes_per_rank"]] = None
     lines = [_allowed(unit, source, bounded) for (unit, source), bounded in allowed.items()]
-    if unknown:
-        head = "No prediction. " if not allowed else "No prediction for the rest. "
-        lines.append(el("p", el("strong", head), "; ".join(unknown)[:1].upper() + "; ".join(unknown)[1:] + "."))
+    lines += [el("p", "Each rank must send ", el("strong", quantity(count, "B")), " a step") for count in sent]
+    for reason, names in unknown.items():
+        which = (
+            "" if not allowed and len(unknown) == 1 else f" for {next(iter(names)) if len(names) == 1 else 'the rest'}"
+        )
+        lines.append(el("p", el("strong", f"No roof{which}: "), f"{reason}."))
     return lines
 
 
@@ -102,12 +109,13 @@ def _allowed(unit: str, source: str, rows: Sequence[Measurement]) -> Element:
 
 def _measurement(rows: Sequence[Row]) -> list[Element]:
     """The row nearest to its roof and the one farthest from it, or without roofs the largest of each unit."""
-    bounded = [(row.fraction, record, row) for record, row in rows if row.fraction is not None and not row.suspect]
+    bounded = [(row.fraction, record, row) for record, row in rows if row.fraction and not row.suspect]
     if bounded:
         nearest = max(bounded, key=lambda entry: entry[0])
         farthest = min(bounded, key=lambda entry: entry[0])
-        lines = [_beside("Nearest to its roof: ", *nearest)]
-        return lines if nearest is farthest else [*lines, _beside("Farthest: ", *farthest)]
+        if nearest is farthest:
+            return [_beside("", *nearest)]
+        return [_beside("Nearest to its roof: ", *nearest), _beside("Farthest: ", *farthest)]
     best: dict[str, Row] = {}
     for record, row in rows:
         other = best.get(row.unit)
@@ -139,7 +147,7 @@ def _beside(lead: str, fraction: float, record: Record, row: Measurement) -> Ele
 
 
 def _where(row: Measurement, record: Record) -> str:
-    return f"({row.name}, {record.node})" if record.node else f"({row.name})"
+    return f"({row.name}, {record.node})" if record.node and record.nodes > 1 else f"({row.name})"
 
 
 def _gap(row: Measurement, fraction: float) -> str:

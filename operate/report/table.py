@@ -47,7 +47,7 @@ def _part(part: Part) -> RenderableType:
 
 def _cells(record: Record, row: Measurement) -> list[Text]:
     found = percentiles(row.samples_s)
-    name = f"{row.name} · {record.node}" if record.node else row.name
+    name = f"{row.name} · {record.node}" if record.node and record.nodes > 1 else row.name
     fraction = Text("–", style="dim") if row.fraction is None else Text(share(row.fraction))
     if row.suspect:
         fraction = Text(f"{fraction.plain} measuring error", style="bold red")

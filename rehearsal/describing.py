@@ -58,6 +58,7 @@ def event(item: Stack, told: Event) -> dict[str, Any]:
         "ResourceStatus": told.status,
         "ResourceStatusReason": told.reason,
         "ClientRequestToken": told.token,
+        "OperationId": told.operation,
     }
 
 

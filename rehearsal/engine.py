@@ -109,14 +109,13 @@ class Engine:
 
     def create(self, stack: Stack, plan: Plan, on_failure: str, token: str | None) -> None:
         """Start to create the stack's resources."""
-        stack.on_failure, stack.tags, stack.token = on_failure, dict(plan.tags), token
-        stack.set_status("CREATE_IN_PROGRESS", "User Initiated")
+        stack.on_failure, stack.tags = on_failure, dict(plan.tags)
+        stack.begin("CREATE_IN_PROGRESS", token)
         self._run(stack, lambda: Operation(stack, self.cloud).create(plan))
 
     def update(self, stack: Stack, plan: Plan, token: str | None) -> None:
         """Start an update."""
-        stack.token = token
-        stack.set_status("UPDATE_IN_PROGRESS", "User Initiated")
+        stack.begin("UPDATE_IN_PROGRESS", token)
         self._run(stack, lambda: Operation(stack, self.cloud).update(plan))
 
     def delete(self, stack: Stack, retain: Iterable[str], *, force: bool, token: str | None) -> None:
@@ -143,8 +142,7 @@ class Engine:
                                f"use by {', '.join(users)}.")  # fmt: skip
         overtaken = stack.operation if stack.busy else None
         stack.cancelled.set()
-        stack.token = token
-        stack.set_status("DELETE_IN_PROGRESS", "User Initiated")
+        stack.begin("DELETE_IN_PROGRESS", token)
 
         def remove() -> None:
             if overtaken is not None:

@@ -30,6 +30,8 @@ class Event:
     at: datetime
     """Later than the event before it by a millisecond or more: readers sort by milliseconds."""
     token: str | None
+    operation: str
+    """Id of the operation that it belongs to: the CDK CLI tells one attempt from the next by it."""
 
 
 @dataclass(kw_only=True)
@@ -143,6 +145,7 @@ class Stack:
         """EnableTerminationProtection."""
         self.token: str | None = None
         """ClientRequestToken of the operation under way."""
+        self.operation_id = str(mock_random.uuid4())
         self.cancelled = threading.Event()
         """Set when a deletion overtakes the creation."""
         self.operation: threading.Thread | None = None
@@ -153,8 +156,15 @@ class Stack:
         """Whether an operation is under way."""
         return self.status.endswith("_IN_PROGRESS") and self.status != "REVIEW_IN_PROGRESS"
 
+    def begin(self, status: str, token: str | None) -> None:
+        """Enter the first status of a new operation."""
+        self.token, self.operation_id = token, str(mock_random.uuid4())
+        self.set_status(status, "User Initiated")
+
     def set_status(self, status: str, reason: str | None = None) -> None:
-        """Enter a status and tell it as an event of the stack itself."""
+        """Enter a status and tell it as an event of the stack itself. A rollback is an operation of its own."""
+        if status in ("ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_IN_PROGRESS"):
+            self.operation_id = str(mock_random.uuid4())
         at = self._event(self.name, self.id, STACK_TYPE, status, reason)
         if status in ("UPDATE_IN_PROGRESS", "ROLLBACK_IN_PROGRESS", "UPDATE_ROLLBACK_IN_PROGRESS"):
             self.updated = at
@@ -196,6 +206,7 @@ class Stack:
                 reason=reason,
                 at=at,
                 token=self.token,
+                operation=self.operation_id,
             )
         )
         return at

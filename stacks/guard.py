@@ -5,7 +5,7 @@ It stands while labs come and go and costs cents a month. Every lab's stack depe
 
 from pathlib import Path
 
-from aws_cdk import BootstraplessSynthesizer, CfnOutput, Duration, RemovalPolicy, Stack, Tags
+from aws_cdk import CfnOutput, Duration, LegacyStackSynthesizer, RemovalPolicy, Stack, Tags
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -54,7 +54,8 @@ class GuardStack(Stack):
             id,
             stack_name=names.GUARD_STACK,
             description="Rooflab: the guard that ends labs, the nodes' role, the results bucket",
-            synthesizer=BootstraplessSynthesizer(),
+            # The others name roles that only `cdk bootstrap` makes, BootstraplessSynthesizer too.
+            synthesizer=LegacyStackSynthesizer(),
             tags={names.TAG_STACK: names.GUARD_STACK},
         )
         Tags.of(self).add(names.TAG_STACK, names.GUARD_STACK)

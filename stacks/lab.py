@@ -1,6 +1,6 @@
 """One lab's stack: everything of it that bills by the hour, and nothing that must outlive it."""
 
-from aws_cdk import Annotations, BootstraplessSynthesizer, CfnOutput, Stack, Tags
+from aws_cdk import Annotations, CfnOutput, LegacyStackSynthesizer, Stack, Tags
 from constructs import Construct
 
 from labs import names
@@ -28,7 +28,7 @@ class LabStack(Stack):
             id,
             stack_name=lab.stack,
             description=f"Rooflab lab {lab.number}: {lab.title}",
-            synthesizer=BootstraplessSynthesizer(),
+            synthesizer=LegacyStackSynthesizer(),
             tags=tags(lab),
         )
         self.add_stack_dependency(guard)
@@ -71,5 +71,5 @@ class RefusedStack(Stack):
     """A lab that cannot take what the context asks of it: it can be destroyed, and deploying it says why not."""
 
     def __init__(self, scope: Construct, id: str, *, stack_name: str, reason: str) -> None:
-        super().__init__(scope, id, stack_name=stack_name, synthesizer=BootstraplessSynthesizer())
+        super().__init__(scope, id, stack_name=stack_name, synthesizer=LegacyStackSynthesizer())
         Annotations.of(self).add_error(reason)

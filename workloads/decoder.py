@@ -4,7 +4,8 @@ Grouped-query attention with rotary positions, SwiGLU, RMS norms before each blo
 names of Mistral's checkpoints: weights pass to and from `transformers` by name, and a test proves the two equal.
 """
 
-# mypy: allow-subclassing-any  (torch is not followed by mypy here, so nn.Module is Any)
+# mypy follows no imports into torch, so that nn.Module is Any to it.
+# mypy: allow-subclassing-any
 
 import torch
 from torch import Tensor, nn

@@ -1,0 +1,111 @@
+"""The catalogue's policy: what the labs are, what may replace their defaults, and what is refused with which words."""
+
+import importlib.util
+
+import pytest
+
+from labs.catalog import LABS, STORAGE, find_lab
+
+
+def test_the_labs_are_numbered_from_0_to_4_and_their_stacks_after_them() -> None:
+    assert list(LABS) == [0, 1, 2, 3, 4]
+    assert [lab.stack for lab in LABS.values()] == [f"Lab{number}Stack" for number in range(5)]
+
+
+def test_default_clusters() -> None:
+    assert {number: (lab.nodes, lab.instance_type, lab.capacity, lab.storage) for number, lab in LABS.items()} == {
+        0: (1, "g6.xlarge", "on-demand", "none"),
+        1: (1, "g6.xlarge", "on-demand", "none"),
+        2: (1, "g6.12xlarge", "on-demand", "none"),
+        3: (2, "g6.12xlarge", "on-demand", "scratch"),
+        4: (1, "g6e.12xlarge", "spot", "scratch"),
+    }
+    assert all(lab.ttl_hours == 4 for lab in LABS.values())
+
+
+def test_every_workload_is_a_module_that_exists() -> None:
+    for lab in LABS.values():
+        assert lab.workloads
+        for workload in lab.workloads:
+            assert importlib.util.find_spec(workload.module), workload
+            assert workload.module == f"workloads.{workload.name}"
+            assert workload.scope in ("node", "cluster")
+
+
+def test_efa_and_placement_group_come_with_the_second_node() -> None:
+    assert (LABS[2].efas, LABS[2].placement_group) == (0, False)
+    assert (LABS[3].efas, LABS[3].placement_group) == (1, True)
+    assert LABS[3].override(efa="off").efas == 0
+    assert LABS[2].override(efa="on").efas == 1
+
+
+def test_burstable_types_and_capacity_blocks_take_no_placement_group() -> None:
+    assert not LABS[3].override(instance_type="t3.medium").placement_group
+    assert LABS[3].override(instance_type="c7i.large").placement_group
+    assert not LABS[3].override(instance_type="p5.4xlarge", capacity="block:cr-0123").placement_group
+
+
+def test_a_cpu_type_needs_a_smaller_volume_and_gets_no_efa() -> None:
+    cpu = LABS[3].override(instance_type="t3.medium")
+    assert (cpu.efas, cpu.volume_gib, LABS[3].volume_gib) == (0, 40, 150)
+
+
+def test_values_may_be_text_as_a_command_line_gives_them() -> None:
+    lab = LABS[1].override(nodes="2", ttl_hours="0.5", instance_type="c7i.large", name="alice", owner="a@b.c")
+    assert (lab.nodes, lab.ttl_hours, lab.instance_type, lab.stack) == (2, 0.5, "c7i.large", "Lab1Stack-alice")
+
+
+def test_none_keeps_the_default() -> None:
+    assert LABS[3].override(nodes=None, storage=None) == LABS[3]
+
+
+@pytest.mark.parametrize("capacity", ["on-demand", "spot", "reservation:cr-0abc", "block:cr-0123456789abcdef0"])
+def test_capacities(capacity: str) -> None:
+    assert LABS[2].override(instance_type="p5.48xlarge", capacity=capacity).capacity == capacity
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+def test_storages(storage: str) -> None:
+    assert LABS[0].override(storage=storage).storage == storage
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "message"),
+    [
+        ("nodes", "0", "nodes=0 is not allowed: write a whole number from 1 to 64"),
+        ("nodes", 65, "nodes=65 is not allowed"),
+        ("nodes", "two", "nodes='two' is not a number: write for example nodes=2"),
+        ("nodes", "1.5", "nodes='1.5' is not a number"),
+        ("ttl_hours", "0", "ttl_hours=0.0 is not allowed: write 0.1 to 168"),
+        ("ttl_hours", "nan", "ttl_hours=nan is not allowed"),
+        ("ttl_hours", "soon", "ttl_hours='soon' is not a number"),
+        ("storage", "nfs", r"storage='nfs' is not allowed: write none \| scratch"),
+        ("capacity", "cheap", r"capacity='cheap' is not allowed: write on-demand \| spot \| reservation:cr-"),
+        ("capacity", "block:cr-0123", "capacity='block:cr-0123' is not allowed: .* g6.12xlarge is not sold as"),
+        ("efa", "yes", r"efa='yes' is not allowed: write auto \| on \| off"),
+        ("zone", "virginia", "zone='virginia' is not allowed: write an availability zone such as us-east-1d"),
+        ("owner", "a b", "owner='a b' is not allowed"),
+        ("name", "Alice", "name='Alice': write 1 to 20 characters"),
+        ("instance_type", "g6", "instance_type='g6' is not an EC2 type: write FAMILY.SIZE"),
+        ("workloads", "gemm", "field='workloads' is not allowed: write capacity, efa, instance_type, name"),
+        ("node", "2", "field='node' is not allowed"),
+    ],
+)
+def test_what_is_not_allowed_is_refused_with_field_value_and_remedy(field: str, given: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        LABS[3].override(**{field: given})
+
+
+def test_efa_on_a_type_without_it_names_types_with_it() -> None:
+    with pytest.raises(ValueError, match=r"^efa='on' is not allowed: .* g6.xlarge takes no EFA; g6.12xlarge"):
+        LABS[1].override(efa="on")
+
+
+@pytest.mark.parametrize("number", [3, "3", " 3 "])
+def test_a_lab_is_found_by_number_or_text(number: object) -> None:
+    assert find_lab(number) is LABS[3]
+
+
+def test_an_unknown_lab_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"^lab='9' does not exist: write one of 0 \(First light: .*4 \(Performance"):
+        find_lab("9")

@@ -1,0 +1,140 @@
+"""The guard, as the account runs it."""
+
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+import guard.tick
+from guard.inventory import look
+from guard.tick import deadline_of, handler, tick
+from tests.guard.conftest import Bench
+
+ROOT = Path(__file__).parent.parent.parent
+SOURCES = ("inventory.py", "order.py", "removal.py", "tick.py")
+
+
+def later(hours: float) -> datetime:
+    return datetime.now(UTC) + timedelta(hours=hours)
+
+
+def extend(bench: Bench, value: str) -> None:
+    bench.clients("ssm").put_parameter(Name="/rooflab/deadline/Lab3Stack", Value=value, Type="String", Overwrite=True)
+
+
+def joined() -> str:
+    """What stacks inlines."""
+    lines = [line for name in SOURCES for line in (ROOT / "guard" / name).read_text().splitlines()]
+    return "\n".join(line for line in lines if not line.startswith("from guard.")) + "\n"
+
+
+def test_a_lab_within_its_time_is_not_touched(bench: Bench) -> None:
+    bench.instance(bench.subnet(bench.stack(ttl="4")))
+    (lab,) = tick(bench.clients, later(3.9))["labs"]
+    assert (lab["over"], lab["by"]) == (False, "ttl")
+    assert not {request for request in bench.asked if "Terminate" in request or "Delete" in request}
+
+
+def test_a_lab_past_its_time_is_ended_step_by_step(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.made_by_hand(bench.subnet(bench.stack(ttl="4")))
+    ticks = [tick(bench.clients, later(4.1)) for _ in range(4)]
+    assert ticks[0]["labs"][0]["did"][0].startswith("remove instance")
+    assert ticks[-1] == {"time": ticks[-1]["time"], "labs": [], "not_looked_at": {}}
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == sum(len(made["labs"]) for made in ticks), "one line per lab and tick"
+    assert look(bench.clients).items == ()
+
+
+def test_only_the_lab_whose_time_is_up_ends(bench: Bench) -> None:
+    bench.stack("Lab3Stack", ttl="1")
+    bench.stack("Lab3Stack-alice", ttl="8")
+    tick(bench.clients, later(2))
+    names = [row["StackName"] for row in bench.clients("cloudformation").describe_stacks()["Stacks"]]
+    assert names == ["Lab3Stack-alice"]
+
+
+def test_an_extension_moves_the_deadline(bench: Bench) -> None:
+    bench.stack(ttl="1")
+    extend(bench, later(6).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    (lab,) = tick(bench.clients, later(5))["labs"]
+    assert (lab["over"], lab["by"]) == (False, "extended")
+    (lab,) = tick(bench.clients, later(7))["labs"]
+    assert lab["over"]
+
+
+def test_an_extension_of_an_earlier_life_does_not_count(bench: Bench) -> None:
+    extend(bench, "2020-01-01T00:00:00Z")
+    bench.stack(ttl="4")
+    stack = look(bench.clients).stack("Lab3Stack")
+    assert stack is not None
+    value = bench.clients("ssm").get_parameter(Name="/rooflab/deadline/Lab3Stack")
+    value["Parameter"]["LastModifiedDate"] = datetime(2020, 1, 1, tzinfo=UTC)
+    bench.answers["ssm:GetParameter"] = {"Parameter": value["Parameter"]}
+    assert deadline_of(bench.clients, stack)[1] == "ttl"
+
+
+def test_an_unreadable_extension_falls_back_to_the_tag_and_says_so(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.stack(ttl="4")
+    extend(bench, "tomorrow")
+    assert tick(bench.clients, later(1))["labs"][0]["by"] == "ttl"
+    assert "/rooflab/deadline/Lab3Stack holds no ISO 8601 time" in capsys.readouterr().out
+
+
+def test_without_a_readable_tag_a_lab_ends_after_a_week(bench: Bench) -> None:
+    bench.stack(ttl="soon")
+    (lab,) = tick(bench.clients, later(167))["labs"]
+    assert (lab["over"], lab["by"]) == (False, "no readable tag rooflab:ttl-hours")
+    assert tick(bench.clients, later(169))["labs"][0]["over"]
+
+
+def test_where_ssm_refuses_to_say_a_lab_ends_after_a_week_and_the_permission_is_named(bench: Bench) -> None:
+    bench.stack(ttl="1")
+    bench.refuse("ssm:GetParameter", "AccessDeniedException")
+    (lab,) = tick(bench.clients, later(2))["labs"]
+    assert lab["by"] == "no permission for ssm:GetParameter: allow it (AccessDeniedException)"
+    assert not lab["over"]
+    assert tick(bench.clients, later(169))["labs"][0]["over"]
+
+
+def test_leftovers_without_a_stack_end_at_once(bench: Bench) -> None:
+    bench.volume(TagSpecifications=bench.tags("volume"))
+    (lab,) = tick(bench.clients, later(0))["labs"]
+    assert lab["by"] == "its stack is gone"
+    assert look(bench.clients).items == ()
+
+
+def test_nothing_ends_while_stacks_cannot_be_seen(bench: Bench) -> None:
+    bench.instance(bench.subnet(bench.stack(ttl="1")))
+    bench.refuse("cloudformation:DescribeStacks", "AccessDenied")
+    made = tick(bench.clients, later(2))
+    assert made["labs"][0]["did"] == []
+    assert made["not_looked_at"] == {
+        "stack": "no permission for cloudformation:DescribeStacks: allow it (AccessDenied)"
+    }
+
+
+@pytest.mark.parametrize("text", ["2031-02-03T04:05:00Z", "2031-02-03T06:05:00+02:00"])
+def test_the_handler_takes_the_scheduled_time(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setattr(guard.tick, "tick", lambda clients, now: {"now": now})
+    assert handler({"time": text}, None) == {"now": datetime(2031, 2, 3, 4, 5, tzinfo=UTC)}
+
+
+def test_the_four_files_make_one_that_runs_alone_and_fits() -> None:
+    text = joined()
+    assert len(text.encode()) < 25_000
+    compile(text, "index.py", "exec")
+    code = f"import sys\nsys.modules.update(dict.fromkeys(('labs', 'guard', 'rich')))\n{text}\nassert callable(handler)"
+    outcome = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_no_name_is_defined_twice_in_the_joined_file() -> None:
+    defined = re.findall(r"^(?:def|class) (\w+)|^([A-Za-z_]\w*)\s*[:=]", joined(), flags=re.MULTILINE)
+    found = [one or other for one, other in defined]
+    assert len(found) == len(set(found)), sorted(name for name in found if found.count(name) > 1)

@@ -1,0 +1,224 @@
+"""The keeper: a small process that forks one init per node, so that no node outlives the rehearsal's server.
+
+It is forked from the server before that has threads or moto, hence a node costs one fork of a small process. A
+node's init is the ancestor of everything that runs on the node: it answers SSH connections, adopts orphans, and
+kills all of it when the server says so or is gone (its end of the socket closes, whatever became of the server).
+"""
+
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+from rehearsal import processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitOrder:
+    """What an init must know to answer for one node."""
+
+    sshd: str
+    """Path of OpenSSH's server."""
+    config: str
+    """Path of the node's sshd_config."""
+    log: str
+    """File that sshd's messages are appended to."""
+    environment: dict[str, str]
+    """Environment of the processes that the init starts."""
+
+
+class Keeper:
+    """The server's handle on the keeper."""
+
+    def __init__(self, pid: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self._channel = channel
+        self._lock = threading.Lock()
+
+    @classmethod
+    def fork(cls) -> "Keeper":
+        """Fork the keeper. Call it while the process is small and has one thread."""
+        assert threading.active_count() == 1
+        ours, theirs = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _live(lambda: _keep(theirs))
+        theirs.close()
+        return cls(pid, ours)
+
+    def boot(self, order: InitOrder) -> "Init":
+        """Start the init of a node."""
+        with self._lock:
+            self._channel.sendall(json.dumps(asdict(order)).encode() + b"\n")
+            answer, descriptors, _, _ = socket.recv_fds(self._channel, 64, 1)
+        return Init(int(answer), socket.socket(fileno=descriptors[0]))
+
+
+class Init:
+    """The server's handle on one node's init."""
+
+    def __init__(self, pid: int, channel: socket.socket) -> None:
+        self.pid = pid
+        self._channel = channel
+        self._reader = channel.makefile("r")
+        self._lock = threading.Lock()
+
+    def listen(self, addresses: list[tuple[str, int]]) -> None:
+        """Answer SSH on exactly these addresses and ports; connections that stand are left alone.
+
+        Raises:
+            OSError: an address cannot be bound.
+        """
+        with self._lock:
+            self._say({"listen": addresses})
+            if problem := self._hear():
+                raise OSError(problem)
+
+    def order_end(self) -> None:
+        """Ask the init to kill everything on the node; `await_end` waits for it. Two steps, so that nodes end at once."""
+        with self._lock:
+            try:
+                self._say({"end": True})
+            except OSError:  # the init was killed: `await_end` finds its channel closed
+                return
+
+    def await_end(self) -> None:
+        """Return when everything on the node is dead."""
+        with self._lock:
+            self._channel.settimeout(10)
+            self._hear()
+            self._reader.close()
+            self._channel.close()
+
+    def _say(self, order: Mapping[str, object]) -> None:
+        self._channel.sendall(json.dumps(order).encode() + b"\n")
+
+    def _hear(self) -> str:
+        return self._reader.readline().strip()
+
+
+def _live(life: "object") -> None:
+    """Run a forked process's life and leave without the parent's exit handlers."""
+    assert callable(life)
+    status = 1
+    try:
+        life()
+        status = 0
+    except Exception as error:  # the parent's stack is not ours to unwind into: report here, then leave
+        sys.stderr.write(f"rehearsal process {os.getpid()}: {type(error).__name__}: {error}\n")
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _reap(_number: int, _frame: FrameType | None) -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+def _settle() -> None:
+    """Signals and orphans of a keeper or an init: only the closing of its channel ends it."""
+    processes.adopt_orphans()
+    signal.signal(signal.SIGCHLD, _reap)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _keep(channel: socket.socket) -> None:
+    _settle()
+    with channel, channel.makefile("r") as orders:
+        for line in orders:
+            order = InitOrder(**json.loads(line))
+            ours, theirs = socket.socketpair()
+            pid = os.fork()
+            if pid == 0:
+                ours.close()
+                channel.close()
+                _live(_NodeInit(order, theirs).run)
+            socket.send_fds(channel, [f"{pid}".encode()], [ours.fileno()])
+            ours.close()
+            theirs.close()
+    processes.end(lambda: processes.descendants([os.getpid()]))
+
+
+class _NodeInit:
+    """Process 1 of a node."""
+
+    def __init__(self, order: InitOrder, channel: socket.socket) -> None:
+        self._order = order
+        self._channel = channel
+        self._selector = selectors.DefaultSelector()
+        self._listeners: dict[tuple[str, int], socket.socket] = {}
+
+    def run(self) -> None:
+        _settle()
+        self._selector.register(self._channel, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is not self._channel:
+                    self._answer(key.fileobj)
+                elif not self._obey(self._channel.recv(65536)):
+                    return
+
+    def _obey(self, line: bytes) -> bool:
+        # One order is outstanding at a time and is short, so it arrives whole. Nothing arrives: the server is gone.
+        order = json.loads(line) if line else {"end": True}
+        if "end" in order:
+            self._listen([])
+            processes.end(lambda: processes.descendants([os.getpid()]))
+            return False
+        self._channel.sendall(self._listen([(address, port) for address, port in order["listen"]]).encode() + b"\n")
+        return True
+
+    def _listen(self, addresses: list[tuple[str, int]]) -> str:
+        for gone in self._listeners.keys() - set(addresses):
+            listener = self._listeners.pop(gone)
+            self._selector.unregister(listener)
+            listener.close()
+        for address in addresses:
+            if address not in self._listeners:
+                try:
+                    listener = socket.create_server(address, backlog=256)
+                except OSError as error:
+                    return f"{address[0]}:{address[1]}: {error.strerror}"
+                listener.setblocking(False)
+                self._listeners[address] = listener
+                self._selector.register(listener, selectors.EVENT_READ)
+        return ""
+
+    def _answer(self, listener: object) -> None:
+        assert isinstance(listener, socket.socket)
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        with connection:
+            if os.fork() == 0:
+                self._become_sshd(connection)
+
+    def _become_sshd(self, connection: socket.socket) -> None:
+        # Python ignores SIGPIPE and the server may have been started with SIGINT ignored: both would be inherited.
+        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        connection.setblocking(True)
+        with Path(self._order.log).open("ab") as log:
+            os.dup2(connection.fileno(), 0)
+            os.dup2(connection.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        os.execve(
+            self._order.sshd,
+            [self._order.sshd, "-i", "-f", self._order.config, "-E", self._order.log],
+            self._order.environment,
+        )

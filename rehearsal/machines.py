@@ -1,0 +1,148 @@
+"""From EC2's records to machines: what an instance's node is given, and when its door is open."""
+
+import ipaddress
+import re
+import threading
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from labs.names import TAG_SSH_PORT, TAG_SSH_USER
+from moto.core import DEFAULT_ACCOUNT_ID
+from rehearsal import cloudinit, fsx
+from rehearsal.nodes import Boot, Node, Nodes
+
+_OPERATOR = ipaddress.ip_address("127.0.0.1")
+_FILE_SYSTEM = re.compile(r"\bfs-[0-9a-f]{17}\b")
+
+
+class Machines:
+    """The nodes of all instances of the account."""
+
+    def __init__(self, *, nodes: Nodes, shared: Path, endpoint: str, access_key: str, secret_key: str) -> None:
+        self.nodes = nodes
+        self._shared = shared
+        self._endpoint = endpoint
+        self._access_key = access_key
+        self._secret_key = secret_key
+        self._instances: dict[str, Any] = {}
+        self._lock = threading.RLock()
+
+    def instance(self, id: str) -> Any | None:
+        """moto's record of an instance that has a node."""
+        return self._instances.get(id)
+
+    def credentials(self) -> dict[str, str]:
+        """Environment that reaches this account."""
+        return {
+            "AWS_ENDPOINT_URL": self._endpoint,
+            "AWS_ACCESS_KEY_ID": self._access_key,
+            "AWS_SECRET_ACCESS_KEY": self._secret_key,
+        }
+
+    def boot(self, instance: Any) -> Node:
+        """Make the machine of a new instance, and tell EC2's records its address.
+
+        Raises:
+            OSError: no address is left, or the disk is full.
+        """
+        data = cloudinit.parse(str(instance.user_data or ""))
+        environment, ready = self._environment(instance, data.text)
+        keys = data.authorized_keys
+        if instance.key_name:
+            keys += (instance.ec2_backend.key_pairs[instance.key_name].public_key.strip(),)
+        node = self.nodes.create(
+            Boot(instance=instance.id, authorized_keys=keys, environment=environment, ready=ready)
+        )
+        interface = instance.nics[0]
+        interface.rehearsal_subnet_address = interface.private_ip_address
+        interface.private_ip_address = node.address
+        interface.private_ip_addresses[0]["PrivateIpAddress"] = node.address
+        if interface.public_ip and interface.public_ip_auto_assign:
+            interface.public_ip = node.address
+        instance.add_tags({TAG_SSH_USER: self.nodes.user, TAG_SSH_PORT: str(node.port)})
+        with self._lock:
+            self._instances[instance.id] = instance
+        self.alias(interface)
+        self.readmit()
+        return node
+
+    def _environment(self, instance: Any, text: str) -> tuple[dict[str, str], str]:
+        region = instance.region_name
+        environment = {
+            **self.credentials(),
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{self._endpoint}/imds/{instance.id}",
+        }
+        if bucket := _bucket(text):
+            environment["ROOFLAB_BUCKET"] = bucket
+        # A node mounts the file system that its user data names; the folder of that id stands in for the mount.
+        for id in dict.fromkeys(_FILE_SYSTEM.findall(text)):
+            system = fsx.find(id)
+            if system is None:
+                return environment, f"failed: mount: {id} does not exist"
+            folder = self._shared / id
+            folder.mkdir(parents=True, exist_ok=True)
+            environment["ROOFLAB_SHARED"] = str(folder)
+        return environment, "ok"
+
+    def readmit(self) -> None:
+        """Look at every machine's security groups again and open or close its door."""
+        with self._lock:
+            for id, instance in self._instances.items():
+                if node := self.nodes.find(id):
+                    self.nodes.admit(node, any(_admits(group, node.port) for group in _groups(instance)))
+
+    def alias(self, interface: Any) -> None:
+        """Let the elastic addresses of an instance's first interface lead to its machine, and no others."""
+        node = self.nodes.find(interface.instance.id) if interface.instance else None
+        if node and interface is interface.instance.nics.get(0):
+            held = {interface.public_ip} if interface.public_ip else set()
+            for address in (node.aliases | held) - {node.address}:
+                self.nodes.alias(node, address, present=address in held)
+
+    def down(self, ids: Iterable[str]) -> None:
+        """Stop machines; their disks stay."""
+        self.nodes.stop(ids, keep_disk=True)
+
+    def up(self, id: str) -> None:
+        """Start a machine that was stopped."""
+        node = self.nodes.find(id)
+        if node and node.init is None:
+            self.nodes.start(node)
+
+    def end(self, ids: Iterable[str]) -> None:
+        """Kill everything on these machines and erase their disks."""
+        ended = list(ids)
+        with self._lock:
+            for id in ended:
+                self._instances.pop(id, None)
+            self.nodes.stop(ended, keep_disk=False)
+
+
+def _bucket(text: str) -> str:
+    from moto.s3.models import s3_backends  # late: 30 ms that a rehearsal without nodes does not need
+
+    names = [name for name in s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets if name in text]
+    if len(names) > 1:
+        warnings.warn(f"user data names several buckets, {names[0]} is taken: {', '.join(names)}", stacklevel=2)
+    return str(names[0]) if names else ""
+
+
+def _groups(instance: Any) -> list[Any]:
+    return list(instance.nics[0].group_set)
+
+
+def _admits(group: Any, port: int) -> bool:
+    return any(_rule_admits(rule, port) for rule in group.ingress_rules)
+
+
+def _rule_admits(rule: Any, port: int) -> bool:
+    cidr = rule.cidr_ipv4
+    if not cidr or _OPERATOR not in ipaddress.ip_network(cidr, strict=False):
+        return False
+    if rule.ip_protocol == "-1":
+        return True
+    return rule.ip_protocol == "tcp" and any(rule.from_port <= wanted <= rule.to_port for wanted in (22, port))

@@ -1,0 +1,264 @@
+"""Nodes: every running instance becomes a machine one can reach by SSH, with its own address, home and host key."""
+
+import itertools
+import os
+import pwd
+import shlex
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from rehearsal import processes
+from rehearsal.keeper import Init, InitOrder, Keeper
+
+SSH_PORT = 2222
+"""Port of every node on Linux, where each node has an address of its own; 22 would need root."""
+_ADDRESSES = 4000
+"""Nodes that all rehearsals of a machine may have at a time."""
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/homebrew/bin"
+_SFTP = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server",
+         "/usr/lib/ssh/sftp-server")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boot:
+    """What a node is made from."""
+
+    instance: str
+    """Instance id."""
+    authorized_keys: tuple[str, ...]
+    """Public keys that may log in."""
+    environment: dict[str, str]
+    """Variables of the node's environment file."""
+    ready: str = "ok"
+    """What the ready file says: "ok", or "failed: STEP: reason"."""
+
+
+@dataclass(kw_only=True)
+class Node:
+    """One machine."""
+
+    instance: str
+    address: str
+    port: int
+    folder: Path
+    host_key: str
+    """Public half, one line: "ssh-ed25519 AAAA… root@ip-…"."""
+    boot: Boot
+    aliases: set[str] = field(default_factory=set)
+    """Elastic addresses that lead here."""
+    admitted: bool = False
+    """Whether a security group lets the operator in."""
+    init: Init | None = None
+
+    @property
+    def home(self) -> Path:
+        """The login user's home: the machine's disk."""
+        return self.folder / "home"
+
+
+class Nodes:
+    """All nodes of a rehearsal."""
+
+    def __init__(self, *, state: Path, keeper: Keeper, sshd: str) -> None:
+        self._state = state
+        self._keeper = keeper
+        self._sshd = sshd
+        self._lock = threading.RLock()
+        self._nodes: dict[str, Node] = {}
+        self._addresses = _Addresses()
+
+    @property
+    def user(self) -> str:
+        """Login on every node: an unprivileged sshd admits nobody else."""
+        return pwd.getpwuid(os.getuid()).pw_name
+
+    def find(self, instance: str) -> Node | None:
+        """The node of an instance, or None where that has ended."""
+        return self._nodes.get(instance)
+
+    def all(self) -> list[Node]:
+        """Every node there is, in order of birth."""
+        with self._lock:
+            return list(self._nodes.values())
+
+    def create(self, boot: Boot) -> Node:
+        """Make the machine of an instance and start it, with its door closed until `admit`.
+
+        Raises:
+            OSError: no address is left, or the disk is full.
+        """
+        with self._lock:
+            address, port = self._addresses.take()
+            folder = self._state / "nodes" / boot.instance
+            private, public = _host_key(address)
+            node = Node(instance=boot.instance, address=address, port=port, folder=folder, host_key=public, boot=boot)
+            node.home.mkdir(parents=True)
+            self._write(node, private)
+            self._nodes[boot.instance] = node
+        self.start(node)
+        return node
+
+    def start(self, node: Node) -> None:
+        """Start a machine that is down; its disk is as it was left."""
+        with self._lock:
+            assert node.init is None
+            order = InitOrder(
+                sshd=self._sshd,
+                config=str(node.folder / "sshd_config"),
+                log=str(self._state / "logs" / f"{node.instance}.log"),
+                environment={processes.MARK: str(self._state), "PATH": _PATH, "REHEARSAL_NODE": node.instance},
+            )
+            node.init = self._keeper.boot(order)
+            record(self._state, node.init.pid, node.instance)
+            self._open(node)
+
+    def admit(self, node: Node, admitted: bool) -> None:
+        """Open or close the node's door. A session that stands goes on, as on AWS."""
+        with self._lock:
+            if node.admitted != admitted:
+                node.admitted = admitted
+                self._open(node)
+
+    def alias(self, node: Node, address: str, *, present: bool) -> None:
+        """Let a further address lead to the node, or no longer."""
+        with self._lock:
+            (node.aliases.add if present else node.aliases.discard)(address)
+            self._open(node)
+
+    def _open(self, node: Node) -> None:
+        if node.init is not None:
+            addresses = [(node.address, node.port), *((alias, node.port) for alias in sorted(node.aliases))]
+            node.init.listen(addresses if node.admitted else [])
+
+    def stop(self, instances: Iterable[str], *, keep_disk: bool) -> None:
+        """Kill everything on these machines, all at once; without `keep_disk` their disks are gone too."""
+        with self._lock:
+            nodes = [self._nodes[instance] for instance in instances if instance in self._nodes]
+            inits = [(node, node.init) for node in nodes if node.init is not None]
+            for _, init in inits:
+                init.order_end()
+            for node, init in inits:
+                init.await_end()
+                node.init = None
+            if not keep_disk:
+                for node in nodes:
+                    del self._nodes[node.instance]
+                    self._addresses.give_back(node.address, node.port)
+                    shutil.rmtree(node.folder)
+
+    def _write(self, node: Node, private_key: str) -> None:
+        folder = node.folder
+        (folder / "host_key").touch(mode=0o600)
+        (folder / "host_key").write_text(private_key)
+        (folder / "authorized_keys").write_text("".join(f"{key}\n" for key in node.boot.authorized_keys))
+        (folder / "enter").write_text(_ENTER)
+        (folder / "sshd_config").write_text(self._config(node))
+        (node.home / ".rooflab").mkdir()
+        (node.home / ".rooflab" / "env.sh").write_text(_environment_file(node))
+        (node.home / ".rooflab" / "ready").write_text(node.boot.ready + "\n")
+
+    def _config(self, node: Node) -> str:
+        fixed = {"HOME": str(node.home), "PATH": _PATH, "REHEARSAL_NODE": node.instance, processes.MARK: str(self._state)}
+        sftp = next((path for path in _SFTP if Path(path).exists()), "internal-sftp")
+        enter = f"/bin/sh {shlex.quote(str(node.folder / 'enter'))}"
+        # Ubuntu's own choices where they matter: it accepts LANG and LC_* from a client, and nothing else.
+        return f"""\
+HostKey "{node.folder / "host_key"}"
+AuthorizedKeysFile "{node.folder / "authorized_keys"}"
+AuthenticationMethods publickey
+AllowUsers {self.user}
+UsePAM no
+StrictModes no
+UseDNS no
+PidFile none
+PrintMotd no
+PrintLastLog no
+AcceptEnv LANG LC_*
+Subsystem sftp {sftp}
+SetEnv {" ".join(f'"{name}={value}"' for name, value in fixed.items())}
+ForceCommand {enter}
+"""
+
+
+_ENTER = """\
+# sshd starts every session here: the real home of the user is not this machine's.
+cd "$HOME" || exit
+shell=$(command -v bash || echo "$SHELL")
+export SHELL="$shell"
+command=$SSH_ORIGINAL_COMMAND
+unset SSH_ORIGINAL_COMMAND OLDPWD
+if [ -n "$command" ]; then exec "$shell" -c "$command"; fi
+exec "$shell" -l
+"""
+
+
+def _environment_file(node: Node) -> str:
+    interpreter = Path(sys.executable).parent
+    loopback = "lo" if processes.LINUX else "lo0"
+    variables = {"GLOO_SOCKET_IFNAME": loopback, "TP_SOCKET_IFNAME": loopback, **node.boot.environment}
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
+    return f'export PATH={shlex.quote(str(interpreter))}:"$PATH"\n' + "".join(lines)
+
+
+def _host_key(address: str) -> tuple[str, str]:
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
+    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return private, f"{public} root@ip-{address.replace('.', '-')}"
+
+
+class _Addresses:
+    """Loopback addresses: 127.77.a.b on Linux; elsewhere only 127.0.0.1 answers, so nodes differ by port.
+
+    A UDP socket bound to the address and port, which nothing else uses, claims it against rehearsals side by side
+    while the node's door is closed; the kernel gives the claim back when the server dies.
+    """
+
+    def __init__(self) -> None:
+        self._claims: dict[tuple[str, int], socket.socket] = {}
+        self._candidates = itertools.cycle(_candidates())
+
+    def take(self) -> tuple[str, int]:
+        """The next free address and port: one that was given back is not used again soon, as on AWS."""
+        for _ in range(_ADDRESSES):
+            candidate = next(self._candidates)
+            if claim := _claim(candidate):
+                self._claims[candidate] = claim
+                return candidate
+        raise OSError("no loopback address is left: end a rehearsal with `fab rehearsal.stop`")
+
+    def give_back(self, address: str, port: int) -> None:
+        """Let the address be taken again."""
+        self._claims.pop((address, port)).close()
+
+
+def _candidates() -> list[tuple[str, int]]:
+    if processes.LINUX:
+        return [(f"127.77.{index // 250}.{index % 250 + 1}", SSH_PORT) for index in range(_ADDRESSES)]
+    return [("127.0.0.1", 22001 + index) for index in range(_ADDRESSES)]
+
+
+def _claim(candidate: tuple[str, int]) -> socket.socket | None:
+    claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        claim.bind(candidate)
+        # A node of a server that was killed may still listen for a moment.
+        with socket.create_server(candidate):
+            return claim
+    except OSError:
+        claim.close()
+        return None
+
+
+def record(state: Path, pid: int, what: str) -> None:
+    """Note a process that belongs to the rehearsal, so that `stop` finds it after the server was killed."""
+    with (state / "processes").open("a") as file:
+        file.write(f"{pid}\t{processes.started(pid)}\t{what}\n")

@@ -1,0 +1,197 @@
+"""One rehearsal, put together: moto's server with our answers in place of its own, and the control routes."""
+
+import json
+import os
+import socketserver
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import UTC
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+from rehearsal import account, clock, processes
+from rehearsal.errors import AwsError, NotRehearsed
+from rehearsal.faults import Faults
+from rehearsal.keeper import Keeper
+from rehearsal.nodes import Nodes, record
+
+StartResponse = Callable[..., Any]
+Environ = dict[str, Any]
+
+
+class World:
+    """A running rehearsal."""
+
+    def __init__(
+        self, *, name: str, state: Path, seed: int, port: int, keeper: Keeper, sshd: str, access_key: str, secret_key: str
+    ) -> None:
+        self.name = name
+        self.state = state
+        self.seed = seed
+        self._keeper = keeper
+        self._key = access_key
+        self._secret = secret_key
+        record(state, os.getpid(), "server")
+        record(state, keeper.pid, "keeper")
+        account.configure(state)
+        self._server = _bind(port, self)
+        self.endpoint = f"http://localhost:{self._server.server_address[1]}"
+        # The server's own boto3 calls, and what it starts, reach this account and no other.
+        os.environ.update(self.environment())
+        self._load(sshd)
+
+    def _load(self, sshd: str) -> None:
+        from moto.core import DEFAULT_ACCOUNT_ID
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+        account.prepare(DEFAULT_ACCOUNT_ID, self.seed)
+        import moto.ec2.urls
+        import moto.fsx.urls
+
+        from rehearsal import ec2, fsx
+        from rehearsal.imds import Imds
+        from rehearsal.machines import Machines
+
+        self.faults = Faults()
+        self.nodes = Nodes(state=self.state, keeper=self._keeper, sshd=sshd)
+        self.machines = Machines(
+            nodes=self.nodes, shared=self.state / "shared", endpoint=self.endpoint, access_key=self._key,
+            secret_key=self._secret,
+        )  # fmt: skip
+        self.imds = Imds(self.machines)
+        moto.ec2.urls.url_paths["{0}/"] = ec2.install(self.machines, self.faults).dispatch
+        moto.fsx.urls.url_paths["{0}/$"] = fsx.Fsx.dispatch
+        from rehearsal import cloudformation
+
+        cloudformation.install(lambda: self.endpoint)
+        self._moto = DomainDispatcherApplication(create_backend_app)
+
+    def environment(self) -> dict[str, str]:
+        """Environment that reaches this rehearsal and nothing else."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self._key,
+            "AWS_SECRET_ACCESS_KEY": self._secret,
+            "AWS_REGION": account.REGION,
+            "AWS_DEFAULT_REGION": account.REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+    def described(self) -> dict[str, object]:
+        """What `server.json` holds."""
+        return {
+            "name": self.name, "state": str(self.state), "seed": self.seed, "endpoint": self.endpoint,
+            "pid": os.getpid(), "started": processes.started(os.getpid()), "environment": self.environment(),
+        }  # fmt: skip
+
+    def start(self) -> None:
+        """Begin to answer requests."""
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), name="http", daemon=True).start()
+
+    def stop(self) -> None:
+        """End all nodes and stop answering."""
+        self.machines.end([node.instance for node in self.nodes.all()])
+        self._server.shutdown()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """WSGI: every answer carries the rehearsal's time."""
+
+        def started(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            kept = [(name, value) for name, value in headers if name.lower() != "date"]
+            moment = format_datetime(clock.now().astimezone(UTC), usegmt=True)
+            return start_response(status, [*kept, ("Date", moment)], *rest)
+
+        path = environ.get("PATH_INFO", "")
+        if path.startswith("/imds/"):
+            headers = {
+                key.removeprefix("HTTP_").replace("_", "-").lower(): value
+                for key, value in environ.items()
+                if key.startswith("HTTP_")
+            }
+            status, text = self.imds.answer(environ["REQUEST_METHOD"], path.removeprefix("/imds/"), headers)
+            return _reply(started, status, text.encode(), "text/plain")
+        if f"Credential={self._key}/" not in self._authorization(environ):
+            refusal = AwsError("InvalidClientTokenId", "The security token included in the request is invalid.")
+            return _refuse(started, environ, 403, refusal)
+        if path.startswith("/rehearsal/"):
+            return self._control(started, path.removeprefix("/rehearsal/"), environ)
+        try:
+            answer: Iterable[bytes] = self._moto(environ, started)
+            return answer
+        except Exception as error:  # whatever breaks in moto must reach the SDK as an AWS error: it retries a 500
+            traceback.print_exc()
+            what = f"{environ['REQUEST_METHOD']} {path} ({type(error).__name__}: {error})"
+            return _refuse(started, environ, 400, NotRehearsed(what))
+
+    def _authorization(self, environ: Environ) -> str:
+        query = environ.get("QUERY_STRING", "").replace("X-Amz-Credential=", "Credential=").replace("%2F", "/")
+        return f"{environ.get('HTTP_AUTHORIZATION', '')} {query}"
+
+    def _control(self, start: StartResponse, verb: str, environ: Environ) -> Iterable[bytes]:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        given = json.loads(environ["wsgi.input"].read(length) or b"{}")
+        try:
+            answer = self._do(verb, given)
+        except (KeyError, TypeError, ValueError) as error:
+            return _reply(start, 400, json.dumps({"error": str(error)}).encode(), "application/json")
+        return _reply(start, 200, json.dumps(answer).encode(), "application/json")
+
+    def _do(self, verb: str, given: dict[str, Any]) -> dict[str, Any]:
+        if verb == "advance":
+            clock.advance(float(given["seconds"]))
+        elif verb == "fault":
+            self.faults.limit(given["instance_type"], given.get("zone", ""), int(given["left"]))
+        elif verb != "status":
+            raise ValueError(f"unknown control route {verb!r}")
+        nodes = [{"instance": n.instance, "address": n.address, "port": n.port, "open": n.admitted} for n in self.nodes.all()]
+        return {"now": clock.now().isoformat(), "nodes": nodes}
+
+
+def _reply(start: StartResponse, status: int, body: bytes, kind: str) -> list[bytes]:
+    start(f"{status} ", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def _refuse(start: StartResponse, environ: Environ, status: int, error: AwsError) -> list[bytes]:
+    """An AWS error in the protocol that the request speaks."""
+    kind = environ.get("CONTENT_TYPE", "")
+    if "json" in kind or "HTTP_X_AMZ_TARGET" in environ:
+        body = json.dumps({"__type": error.code, "message": error.message}).encode()
+        start(f"{status} ", [("Content-Type", kind or "application/json"), ("x-amzn-ErrorType", error.code),
+                             ("Content-Length", str(len(body)))])  # fmt: skip
+        return [body]
+    from xml.sax.saxutils import escape
+
+    inner = f"<Code>{escape(error.code)}</Code><Message>{escape(error.message)}</Message>"
+    if "urlencoded" in kind:
+        # The query protocols and EC2's look for different wrappings; a parser finds its own.
+        ec2 = "/ec2/" in environ.get("HTTP_AUTHORIZATION", "")
+        text = f"<Response><Errors><Error>{inner}</Error></Errors><RequestID>0</RequestID></Response>" if ec2 else (
+            f"<ErrorResponse><Error><Type>Sender</Type>{inner}</Error><RequestId>0</RequestId></ErrorResponse>")  # fmt: skip
+    else:
+        text = f"<Error>{inner}</Error>"
+    return _reply(start, status, text.encode(), "text/xml")
+
+
+def _bind(port: int, app: Any) -> Any:
+    from moto.moto_server.werkzeug_app import MotoRequestHandler
+    from werkzeug.serving import ThreadedWSGIServer
+
+    class Handler(MotoRequestHandler):  # type: ignore[misc]
+        """Answers without a line of log for each request."""
+
+        def log_request(self, code: Any = "-", size: Any = "-") -> None:
+            return
+
+    class Server(ThreadedWSGIServer):  # type: ignore[misc]
+        """HTTPServer asks the resolver for its own name, five seconds where no resolver answers."""
+
+        def server_bind(self) -> None:
+            socketserver.TCPServer.server_bind(self)
+            self.server_name, self.server_port = "localhost", self.server_address[1]
+
+    return Server("127.0.0.1", port, app, handler=Handler)

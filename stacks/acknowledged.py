@@ -8,6 +8,7 @@ from constructs import IConstruct
 _ARN = "arn:<AWS::Partition>"
 _HERE = "<AWS::Region>:<AWS::AccountId>"
 _DEADLINES = f"{_ARN}:ssm:{_HERE}:parameter/rooflab/deadline/*"
+_LABS = f"{_ARN}:cloudformation:{_HERE}:stack/Lab?Stack*/*"
 
 NETWORK = {
     "AwsSolutions-VPC7": "Flow logs bill by the gigabyte; a lab lives for hours and admits one address.",
@@ -26,13 +27,14 @@ NODE_ROLE = {
     "AwsSolutions-IAM5[Resource::*]": "The Session Manager actions of a managed node take no resource.",
     "AwsSolutions-IAM5[Resource::<Results25575328.Arn>/results/*]": "Below results/ of one bucket, and only to add.",
     f"AwsSolutions-IAM5[Resource::{_DEADLINES}]": "A node reads its lab's deadline; labs come and go by name.",
+    f"AwsSolutions-IAM5[Resource::{_LABS}]": "A node asks when its lab's stack was made.",
 }
 _REMOVE = "Actions that describe take no resource; those that remove hold only where a lab's tag is on the resource."
 GUARD_ROLE = {
     "AwsSolutions-IAM5[Resource::*]": _REMOVE,
     "AwsSolutions-IAM5[Action::ec2:Describe*]": "The guard looks for whatever may bill; looking changes nothing.",
     f"AwsSolutions-IAM5[Resource::{_DEADLINES}]": "Deadlines of all labs, and nothing else.",
-    f"AwsSolutions-IAM5[Resource::{_ARN}:cloudformation:{_HERE}:stack/Lab?Stack*/*]": "Labs' stacks, by name.",
+    f"AwsSolutions-IAM5[Resource::{_LABS}]": "Labs' stacks, by name.",
     f"AwsSolutions-IAM5[Resource::{_ARN}:logs:{_HERE}:log-group:/rooflab/Lab?Stack*]": "Labs' logs, by name.",
 }
 

@@ -15,7 +15,7 @@ from constructs import Construct
 
 from labs import names
 from stacks.acknowledged import BUCKET, FUNCTION, GUARD_ROLE, NODE_ROLE, acknowledge
-from stacks.permissions import deadline_parameters, guard_statements
+from stacks.permissions import guard_statements, node_statements
 
 _GUARD = Path(__file__).resolve().parent.parent / "guard"
 SOURCES = ("inventory.py", "order.py", "removal.py", "tick.py")
@@ -84,26 +84,9 @@ class GuardStack(Stack):
         self.export_value(self.instance_profile.ref)
 
     def _node_role(self) -> iam.Role:
-        """What a node may do: be reached through Session Manager, send results, read its own deadline."""
         role = iam.Role(self, "NodeRole", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"))
-        role.add_to_policy(
-            iam.PolicyStatement(actions=["s3:PutObject"], resources=[self.bucket.arn_for_objects("results/*")])
-        )
-        role.add_to_policy(iam.PolicyStatement(actions=["ssm:GetParameter"], resources=[deadline_parameters(self)]))
-        # Session Manager only, and none of the parameters that AmazonSSMManagedInstanceCore would open:
-        # https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
-        role.add_to_policy(
-            iam.PolicyStatement(
-                actions=[
-                    "ssm:UpdateInstanceInformation",
-                    "ssmmessages:CreateControlChannel",
-                    "ssmmessages:CreateDataChannel",
-                    "ssmmessages:OpenControlChannel",
-                    "ssmmessages:OpenDataChannel",
-                ],
-                resources=["*"],
-            )
-        )
+        for statement in node_statements(self, self.bucket):
+            role.add_to_policy(statement)
         acknowledge(role, NODE_ROLE)
         return role
 

@@ -1,4 +1,4 @@
-"""What the guard's role may do: look everywhere, and end only what carries a lab's tags.
+"""What the two roles may do. The guard looks everywhere, and ends only what carries a lab's tags.
 
 Which actions honour a tag of their resource: the service authorization reference,
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html and its neighbours.
@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec
 
 from aws_cdk import ArnFormat, Stack
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3 as s3
 
 from labs import names
 
@@ -54,12 +55,36 @@ REMOVE = (
     "fsx:DeleteFileSystem",
 )
 """What the guard does itself, and what CloudFormation does in its name when it deletes a lab's stack."""
+SESSION = (
+    "ssm:UpdateInstanceInformation",
+    "ssmmessages:CreateControlChannel",
+    "ssmmessages:CreateDataChannel",
+    "ssmmessages:OpenControlChannel",
+    "ssmmessages:OpenDataChannel",
+)
 
 
 def deadline_parameters(stack: Stack) -> str:
     """ARN pattern of the parameters that hold labs' deadlines."""
     path = names.DEADLINE_PARAMETER.format(stack="*").lstrip("/")
     return stack.format_arn(service="ssm", resource="parameter", resource_name=path)
+
+
+def lab_stacks(stack: Stack) -> str:
+    """ARN pattern of labs' stacks."""
+    return stack.format_arn(service="cloudformation", resource="stack", resource_name=f"{_LABS}/*")
+
+
+def node_statements(stack: Stack, bucket: s3.Bucket) -> list[iam.PolicyStatement]:
+    """The policy of the nodes' role: be reached through Session Manager, send results, know their deadline."""
+    return [
+        iam.PolicyStatement(sid="Send", actions=["s3:PutObject"], resources=[bucket.arn_for_objects("results/*")]),
+        iam.PolicyStatement(sid="Deadline", actions=["ssm:GetParameter"], resources=[deadline_parameters(stack)]),
+        iam.PolicyStatement(sid="Life", actions=["cloudformation:DescribeStacks"], resources=[lab_stacks(stack)]),
+        # The whole of Session Manager, and none of the parameters that AmazonSSMManagedInstanceCore would open:
+        # https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-create-iam-instance-profile.html
+        iam.PolicyStatement(sid="Session", actions=list(SESSION), resources=["*"]),
+    ]
 
 
 def guard_statements(stack: Stack) -> list[iam.PolicyStatement]:
@@ -76,7 +101,7 @@ def guard_statements(stack: Stack) -> list[iam.PolicyStatement]:
         iam.PolicyStatement(
             sid="End",
             actions=["cloudformation:DeleteStack"],
-            resources=[stack.format_arn(service="cloudformation", resource="stack", resource_name=f"{_LABS}/*")],
+            resources=[lab_stacks(stack)],
         ),
         iam.PolicyStatement(sid="Remove", actions=list(REMOVE), resources=["*"], conditions=tagged),
         # What was made by hand inside a lab is tagged as the lab's first, and removed with it.

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Shuts this node down once its lab's deadline is ten minutes past; EC2 then terminates it. The guard comes first.
-# Deadline: the SSM parameter that `fab extend` writes, else launch + the ttl-hours tag. While the parameter cannot be
-# read, the last known deadline holds. ~/.rooflab/deadline tells it to whatever runs here.
+# The deadline is the guard's: what `fab extend` wrote, else the stack's creation + ttl-hours. Until the Python that asks
+# for it is installed, launch + ttl-hours; while AWS does not answer, the last known one. ~/.rooflab/deadline tells it
+# to whatever runs here.
 set -euo pipefail
 
 ROOT=${ROOT:-}
@@ -13,45 +14,48 @@ known=$ROOT/var/lib/rooflab/deadline
 grace_s=600
 imds=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}
 
-metadata() {
-  local token
+from_launch() {
+  local token launched
   token=$(curl -fsS -m 5 --retry 3 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$imds/latest/api/token")
-  curl -fsS -m 5 --retry 3 -H "X-aws-ec2-metadata-token: $token" "$imds/latest/$1"
+  launched=$(curl -fsS -m 5 --retry 3 -H "X-aws-ec2-metadata-token: $token" \
+    "$imds/latest/dynamic/instance-identity/document" | sed -n 's/.*"pendingTime" *: *"\([^"]*\)".*/\1/p')
+  awk -v launched="$(date -d "$launched" +%s)" -v hours="$ROOFLAB_TTL_HOURS" \
+    'BEGIN { printf "%d\n", launched + hours * 3600 }'
 }
 
-# Prints the parameter's value, or nothing where there is none; fails where AWS does not answer.
-parameter() {
-  "$python" - "$ROOFLAB_REGION" "/rooflab/deadline/$ROOFLAB_STACK" <<'END'
+from_account() {
+  "$python" - "$ROOFLAB_REGION" "$ROOFLAB_STACK" <<'END'
 import sys
+from datetime import datetime, timedelta
 
 import boto3
 
-ssm = boto3.client("ssm", region_name=sys.argv[1])
+region, name = sys.argv[1:]
+stack = boto3.client("cloudformation", region_name=region).describe_stacks(StackName=name)["Stacks"][0]
+tags = {tag["Key"]: tag["Value"] for tag in stack["Tags"]}
+deadline = stack["CreationTime"] + timedelta(hours=float(tags["rooflab:ttl-hours"]))
+ssm = boto3.client("ssm", region_name=region)
 try:
-    print(ssm.get_parameter(Name=sys.argv[2])["Parameter"]["Value"])
+    written = ssm.get_parameter(Name=f"/rooflab/deadline/{name}")["Parameter"]
+    if written["LastModifiedDate"] >= stack["CreationTime"]:  # else it belongs to an earlier life of the lab
+        deadline = datetime.fromisoformat(written["Value"])
 except ssm.exceptions.ParameterNotFound:
     pass
+print(int(deadline.timestamp()))
 END
-}
-
-from_launch() {
-  local launched hours
-  launched=$(metadata dynamic/instance-identity/document | sed -n 's/.*"pendingTime" *: *"\([^"]*\)".*/\1/p')
-  hours=$(metadata meta-data/tags/instance/rooflab:ttl-hours) || hours=$ROOFLAB_TTL_HOURS
-  echo $(($(date -d "$launched" +%s) + $(awk -v hours="$hours" 'BEGIN { printf "%d", hours * 3600 }')))
 }
 
 mkdir -p "$(dirname "$known")"
 if [ ! -x "$python" ]; then
-  deadline=$(from_launch) # the boot has not come to installing what reads the parameter
-elif written=$(parameter); then
-  deadline=$(if [ -n "$written" ]; then date -d "$written" +%s; else from_launch; fi)
-elif [ -s "$known" ]; then
-  echo "the deadline parameter cannot be read: the last known deadline holds" >&2
-  deadline=$(cat "$known")
-else
-  echo "the deadline parameter cannot be read: launch + ttl-hours holds" >&2
   deadline=$(from_launch)
+elif ! deadline=$(from_account); then
+  if [ -s "$known" ]; then
+    deadline=$(cat "$known")
+    echo "AWS does not tell the deadline: the last known one holds" >&2
+  else
+    deadline=$(from_launch)
+    echo "AWS does not tell the deadline: launch + ttl-hours holds" >&2
+  fi
 fi
 echo "$deadline" >"$known"
 date -u -d "@$deadline" +%Y-%m-%dT%H:%M:%SZ >"$ROOT/home/$user/.rooflab/deadline"

@@ -79,7 +79,7 @@ class Bench:
 
     def instance(self, subnet: str, **more: Any) -> str:
         """An instance, untagged unless `more` says otherwise."""
-        image = self.ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+        image = self.ec2.register_image(Name=f"image of {subnet}", RootDeviceName="/dev/sda1")["ImageId"]
         made = self.ec2.run_instances(ImageId=image, SubnetId=subnet, MinCount=1, MaxCount=1, **more)
         ident: str = made["Instances"][0]["InstanceId"]
         return ident
@@ -118,6 +118,7 @@ class Bench:
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     for name, value in {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # hundreds of images and snapshots, in every look
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
         yield Bench()

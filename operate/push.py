@@ -34,10 +34,10 @@ def push(shells: Shells, tree: Tree) -> Pushed:
     if missing:
         archive = tree.archive
         results |= shells.each(unpack_command(tree.digest), stdin=archive, timeout_s=_UNPACKED_S, among=missing)
-    for result in results.values():
+    for name, result in results.items():
         if isinstance(result, Outcome) and result.said == "in the way":
             raise Problem(
-                "~/rooflab on a node is a folder of someone else's", "move it away: mv ~/rooflab ~/rooflab.mine"
+                f"~/rooflab on {name} is a folder of someone else's", "move it away: mv ~/rooflab ~/rooflab.mine"
             )
     demand(results, "take the tree", "is its disk full? fab ssh, then df -h")
     return Pushed(sent=missing, bytes=len(tree.archive) if missing else 0)

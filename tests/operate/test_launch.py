@@ -1,0 +1,148 @@
+"""What a node is told to do, as exact text."""
+
+import subprocess
+from datetime import UTC, datetime
+
+import pytest
+
+from labs.catalog import LABS
+from operate import launch
+from operate.launch import Job, Place, Plan, Seat
+
+RUN = "20261120-093000-lab3"
+SEATS = (Seat(node="node0", index=0, processes=4, cores=48), Seat(node="node1", index=1, processes=4, cores=48))
+
+
+def plan(**changes) -> Plan:
+    given = {
+        "run": RUN,
+        "jobs": tuple(launch.job(workload) for workload in LABS[3].workloads if workload.name in ("ddp", "gemm")),
+        "seats": SEATS,
+        "head": "10.0.0.7",
+        "lab": 3,
+        "instance_type": "g6.12xlarge",
+        "usd_per_hour": 9.2032,
+        "commit": "0123abc-dirty",
+    }
+    return Plan(**{**given, **changes})
+
+
+def test_a_cluster_workload_meets_at_the_heads_private_address():
+    found = [launch.job_command(plan(), seat, 0) for seat in SEATS]
+    assert found == [
+        "torchrun --nnodes 2 --nproc-per-node 4 --node-rank 0 --master-addr 10.0.0.7 --master-port 23455"
+        ' --tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"',
+        "torchrun --nnodes 2 --nproc-per-node 4 --node-rank 1 --master-addr 10.0.0.7 --master-port 23455"
+        ' --tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"',
+    ]
+
+
+def test_a_cluster_workload_on_one_node_is_the_same_line():
+    alone = plan(seats=(Seat(node="node0", index=0, processes=2, cores=2),), head="127.0.0.1")
+    assert launch.job_command(alone, alone.seats[0], 0) == (
+        "torchrun --nnodes 1 --nproc-per-node 2 --node-rank 0 --master-addr 127.0.0.1 --master-port 23455"
+        ' --tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"'
+    )
+
+
+def test_a_node_workload_is_one_process():
+    assert launch.job_command(plan(), SEATS[1], 1) == 'python -m workloads.gemm --out "$run/records"'
+
+
+def test_ports_differ_between_the_jobs_of_a_run_and_stay_in_their_range():
+    ports = {launch.master_port(run, index) for run in (RUN, "20261120-093001-lab3") for index in range(4)}
+    assert len(ports) == 8
+    assert all(20000 <= launch.master_port(f"2026-{n}", n) <= 29999 for n in range(2000))
+
+
+def test_the_whole_script():
+    assert (
+        launch.script(plan(), SEATS[1])
+        == f"""\
+#!/usr/bin/env bash
+# {RUN} on node1, written by fab: every workload in order, each with its log and its exit code.
+set -u
+run=~/rooflab-runs/{RUN}
+mkdir -p "$run/logs" "$run/records" "$run/out"
+echo $$ > "$run/pid"
+cd -P ~/rooflab || {{ echo 1 > "$run/exit"; exit 1; }}
+[ -f ~/.rooflab/env.sh ] && . ~/.rooflab/env.sh
+export ROOFLAB_RUN={RUN}
+export ROOFLAB_LAB=3
+export ROOFLAB_NODE=node1
+export ROOFLAB_NODES=2
+export ROOFLAB_INSTANCE_TYPE=g6.12xlarge
+export ROOFLAB_USD_PER_HOUR=9.2032
+export ROOFLAB_COMMIT=0123abc-dirty
+export ROOFLAB_RUN_DIR="$run" ROOFLAB_OUT="$run/out"
+export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
+export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
+command -v timeout > /dev/null || timeout() {{ shift 2; "$@"; }}
+status=0
+work() {{ # work NAME LIMIT_S THREADS COMMAND...
+    local name=$1 limit=$2 threads=$3 began=$SECONDS code
+    shift 3
+    OMP_NUM_THREADS=$threads timeout --kill-after=15 "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
+    code=$?
+    [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
+    [ "$code" -eq 0 ] || status=1
+    echo "$name $code $((SECONDS - began))" >> "$run/codes"
+    python -m operate.ship "$run" >> "$run/ship.log" 2>&1
+}}
+work ddp 900 12 torchrun --nnodes 2 --nproc-per-node 4 --node-rank 1 --master-addr 10.0.0.7 --master-port 23455 \
+--tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"
+work gemm 900 48 python -m workloads.gemm --out "$run/records"
+echo "$status" > "$run/exit.partial" && mv "$run/exit.partial" "$run/exit"
+"""
+    )
+
+
+def test_bash_accepts_everything_that_is_built():
+    texts = (
+        launch.script(plan(), SEATS[0]),
+        launch.start_command(Place(), RUN),
+        launch.stop_command(Place(), RUN),
+        launch.prepare_command(Place(), RUN),
+    )
+    for text in texts:
+        checked = subprocess.run(["bash", "-n", "-c", text], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stderr
+
+
+def test_the_users_own_words_reach_the_script_as_they_are():
+    words = ("train.py", "--title", "it's a 'test'; rm -rf $HOME", "*")
+    own = plan(jobs=(Job(name="train", command=words, kind="script", scope="node"),))
+    command = launch.job_command(own, SEATS[0], 0)
+    shown = subprocess.run(["bash", "-c", f"python() {{ printf '%s\\n' \"$@\"; }}; {command}"], capture_output=True,
+                           text=True, check=True)  # fmt: skip
+    assert tuple(shown.stdout.splitlines()) == words
+
+
+def test_a_script_that_git_does_not_track_runs_from_the_runs_folder():
+    own = plan(jobs=(Job(name="a", command=("$run/a b.py", "1"), kind="script", scope="node"),))
+    assert launch.job_command(own, SEATS[0], 0) == "python \"$run\"/'a b.py' 1"
+
+
+def test_a_command_is_run_as_it_is():
+    own = plan(jobs=(Job(name="smi", command=("nvidia-smi", "-L"), kind="command"),))
+    assert launch.job_command(own, SEATS[0], 0) == "nvidia-smi -L"
+
+
+def test_secrets_are_chosen_by_name_and_quoted():
+    environment = {"HF_TOKEN": "it's", "HOME": "/root", "MINE": "x y", "WANDB_API_KEY": ""}
+    assert launch.secrets(environment, ["MINE", "HF_TOKEN"]) == b"HF_TOKEN='it'\"'\"'s'\nMINE='x y'\n"
+    with pytest.raises(ValueError, match="env='NOPE' is not set here"):
+        launch.secrets(environment, ["NOPE"])
+    with pytest.raises(ValueError, match="is not set here"):
+        launch.secrets({"A;B": "1"}, ["A;B"])
+
+
+def test_no_command_line_holds_a_secret():
+    assert "HF_TOKEN" not in launch.start_command(Place(), RUN) + launch.script(plan(), SEATS[0])
+
+
+def test_run_names_sort_by_time():
+    early, late = datetime(2026, 11, 20, 9, 30, tzinfo=UTC), datetime(2026, 11, 20, 10, 0, tzinfo=UTC)
+    assert launch.run_id(early, 3) == RUN
+    assert launch.run_id(early, None) == "20261120-093000-own"
+    assert launch.run_id(early, 3) < launch.run_id(late, 0)

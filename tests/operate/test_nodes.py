@@ -1,0 +1,150 @@
+"""Nodes come from EC2, in a fixed order, and a shortage is told in EC2's own words."""
+
+from datetime import UTC, datetime
+
+import pytest
+from moto import mock_aws
+
+from labs.names import TAG_NODE, TAG_STACK
+from operate import admission
+from operate.account import Account
+from operate.nodes import await_nodes, find_nodes, read_nodes
+from operate.problem import Problem
+from operate.stack import Stack, deploy_command, deployed_stack
+
+
+@pytest.fixture
+def account(monkeypatch):
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with mock_aws():
+        yield Account()
+
+
+def instance(identity, address, *, node=None, port=None, state="running", public="198.51.100.7"):
+    tags = [{"Key": TAG_NODE, "Value": node}] if node is not None else []
+    tags += [{"Key": "rooflab:ssh-port", "Value": port}] if port else []
+    return {
+        "InstanceId": identity,
+        "InstanceType": "g6.xlarge",
+        "PrivateIpAddress": address,
+        "PublicIpAddress": public,
+        "State": {"Name": state},
+        "SecurityGroups": [{"GroupId": "sg-1", "GroupName": "x"}],
+        "Tags": tags,
+    }
+
+
+def launch(account, count, stack="Lab3Stack"):
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": TAG_STACK, "Value": stack}]}]
+    return account.client("ec2").run_instances(
+        ImageId="ami-12c6146b", MinCount=count, MaxCount=count, TagSpecifications=tags, InstanceType="g6.xlarge"
+    )["Instances"]
+
+
+def stack(**outputs):
+    return Stack(name="Lab3Stack", status="CREATE_COMPLETE", created=datetime.now(UTC), outputs=outputs, tags={})
+
+
+def test_nodes_are_ordered_by_their_tag():
+    nodes = read_nodes([instance("i-b", "10.0.0.4", node="10"), instance("i-a", "10.0.0.9", node="2")])
+    assert [(node.name, node.instance_id) for node in nodes] == [("node0", "i-a"), ("node1", "i-b")]
+
+
+def test_a_fleets_nodes_are_ordered_by_address_as_a_number():
+    nodes = read_nodes([instance("i-b", "10.0.0.100"), instance("i-a", "10.0.0.20")])
+    assert [node.instance_id for node in nodes] == ["i-a", "i-b"]
+
+
+def test_login_and_port_are_the_images_own_unless_tagged():
+    (plain,) = read_nodes([instance("i-a", "10.0.0.1")])
+    assert (plain.user, plain.port, plain.peer_address) == ("ubuntu", 22, "10.0.0.1")
+    (tagged,) = read_nodes([instance("i-a", "10.0.0.1", port="2222", public="127.77.0.1")])
+    assert tagged.port == 2222
+    assert tagged.peer_address == "127.77.0.1", "nodes of one loopback meet there"
+
+
+def test_only_the_stacks_living_instances_are_its_nodes(account):
+    ours = launch(account, 2)
+    launch(account, 1, stack="Lab3Stack-alice")
+    account.client("ec2").terminate_instances(InstanceIds=[ours[0]["InstanceId"]])
+    assert [node.instance_id for node in find_nodes(account, "Lab3Stack")] == [ours[1]["InstanceId"]]
+
+
+def test_all_nodes_that_were_asked_for_are_given(account):
+    launch(account, 2)
+    assert [node.name for node in await_nodes(account, stack(Nodes="2"))] == ["node0", "node1"]
+
+
+def test_too_few_nodes_are_a_problem(account):
+    launch(account, 1)
+    with pytest.raises(Problem, match=r"Lab3Stack has 1 of its 2 nodes; .*cdk destroy Lab3Stack"):
+        await_nodes(account, stack(Nodes="2"))
+
+
+def test_an_empty_fleet_says_why_in_ec2s_words(account, monkeypatch):
+    asked = {}
+
+    def describe_fleets(**given):
+        asked.update(given)
+        error = {"ErrorCode": "InsufficientInstanceCapacity", "ErrorMessage": "There is no Spot capacity available"}
+        return {"Fleets": [{"FleetId": "fleet-1", "Errors": [error, error]}]}
+
+    monkeypatch.setattr(account.client("ec2"), "describe_fleets", describe_fleets)
+    with pytest.raises(Problem) as caught:
+        await_nodes(account, stack(Nodes="1", FleetId="fleet-1"))
+    assert asked == {"FleetIds": ["fleet-1"]}, "an instant fleet answers only by its id"
+    said = "Lab3Stack has 0 of its 1 nodes: InsufficientInstanceCapacity: There is no Spot capacity available"
+    assert caught.value.cause == said
+    assert "-c capacity=on-demand" in caught.value.remedy
+
+
+def test_a_node_that_stays_pending_is_waited_for_and_then_named(account, monkeypatch):
+    pending = read_nodes([instance("i-a", "10.0.0.1", state="pending", public="")])
+    monkeypatch.setattr("operate.nodes.find_nodes", lambda *_: pending)
+    slept, told = [], []
+    with pytest.raises(Problem, match=r"after 9 s node0 \(i-a\) is pending"):
+        await_nodes(account, stack(Nodes="1"), limit_s=9, tell=told.append, sleep=slept.append)
+    assert slept == [3, 3, 3]
+    assert told[0] == "node0 (i-a) is pending"
+
+
+def test_a_stack_that_is_not_there_names_the_command_that_deploys_it(account):
+    with pytest.raises(Problem, match=r"^Lab3Stack is not deployed in us-east-1: cdk deploy Lab3Stack$"):
+        deployed_stack(account, "Lab3Stack")
+    assert deploy_command("Lab3Stack-alice") == "cdk deploy Lab3Stack-alice -c name=alice"
+
+
+def test_the_operator_is_let_in_once_and_taken_out_again(account):
+    ec2 = account.client("ec2")
+    group = ec2.create_security_group(GroupName="g", Description="d")["GroupId"]
+    assert admission.admit(account, group, [22, 2222], "203.0.113.9")
+    assert not admission.admit(account, group, [2222, 22], "203.0.113.9"), "the second time nothing is made"
+    rules = [rule for rule in ec2.describe_security_group_rules()["SecurityGroupRules"] if rule["GroupId"] == group]
+    opened = [(rule["CidrIpv4"], rule["FromPort"], rule["Description"]) for rule in rules if not rule["IsEgress"]]
+    assert sorted(opened) == [("203.0.113.9/32", 22, "rooflab operator"), ("203.0.113.9/32", 2222, "rooflab operator")]
+    assert admission.withdraw(account, group) == 2
+    assert admission.withdraw(account, group) == 0
+    assert admission.withdraw(account, "sg-0123456789abcdef0") == 0, "a group that is gone has no rule"
+
+
+def test_rules_of_others_are_left_alone(account):
+    ec2 = account.client("ec2")
+    group = ec2.create_security_group(GroupName="g", Description="d")["GroupId"]
+    theirs = {"CidrIp": "192.0.2.1/32", "Description": "someone else"}
+    ec2.authorize_security_group_ingress(
+        GroupId=group, IpPermissions=[{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [theirs]}]
+    )
+    assert admission.withdraw(account, group) == 0
+
+
+def test_the_accounts_clock_is_its_own(account):
+    account.observe({"ResponseMetadata": {"HTTPHeaders": {"date": "Fri, 20 Nov 2020 10:00:00 GMT"}}})
+    assert abs((account.now() - datetime(2020, 11, 20, 10, tzinfo=UTC)).total_seconds()) < 2
+
+
+def test_clients_are_made_once(account):
+    assert account.client("ec2") is account.client("ec2")

@@ -1,0 +1,116 @@
+"""Shells over SSH: pinned keys, clear failures, and no wait without an end."""
+
+import socket
+import subprocess
+import time
+
+import pytest
+
+from operate.hostkeys import known_hosts
+from operate.nodes import Node
+from operate.problem import Problem
+from operate.remote import RemoteShell
+from operate.shell import Outcome, Unreachable, demand, failures
+from tests.operate.conftest import shells_to
+
+
+def test_a_command_gives_its_code_and_both_streams_and_takes_stdin(machines, cluster_of):
+    shell = cluster_of(machines(1)).shells.shells["node0"]
+    data = bytes(range(256)) * 4096
+    outcome = shell.run("cat; echo oops >&2; exit 7", stdin=data)
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (7, data, b"oops\n")
+    assert outcome.said == "oops"
+
+
+def test_commands_run_in_the_nodes_home_whatever_the_login_shell_quotes(machines, cluster_of):
+    (machine,) = machines(1)
+    shell = cluster_of([machine]).shells.shells["node0"]
+    assert shell.run("pwd; echo \"it's 'fine'\"").text == f"{machine.home}\nit's 'fine'"
+
+
+def test_nagle_is_off(machines, cluster_of):
+    shell = cluster_of(machines(1)).shells.shells["node0"]
+    shell.run("true")
+    line = shell._connection.transport.sock
+    assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+def test_a_host_key_that_is_not_the_pinned_one_is_refused(machines, tmp_path, key):
+    first, second = machines(2)
+    pins = tmp_path / "pins"
+    pins.write_text(known_hosts([(first.node, [second.host_key])]))
+    with pytest.raises(Problem, match="shows another host key than the one pinned") as caught:
+        RemoteShell.to_node(first.node, known_hosts=pins, key=key).run("true")
+    assert not isinstance(caught.value, Unreachable), "trying again would be wrong"
+
+
+def test_a_host_that_nobody_pinned_is_refused(machines, tmp_path, key):
+    (machine,) = machines(1)
+    (tmp_path / "empty").touch()
+    with pytest.raises(Problem, match=rf"not in your known_hosts.*ssh-keyscan -p {machine.node.port} 127.0.0.1"):
+        RemoteShell.to_node(machine.node, known_hosts=tmp_path / "empty", key=key).run("true")
+
+
+def test_a_key_that_the_node_does_not_know_is_said_so(machines, tmp_path):
+    (machine,) = machines(1)
+    stranger = tmp_path / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)
+    with shells_to([machine], tmp_path / "pins", stranger) as shells:
+        result = shells.each("true")["node0"]
+    assert isinstance(result, Problem)
+    assert "does not accept the key" in result.cause
+
+
+def test_a_machine_that_refuses_connections_is_unreachable(tmp_path, key):
+    (tmp_path / "pins").touch()
+    node = Node(name="node0", address="127.0.0.1", port=1)
+    with pytest.raises(Unreachable, match=r"node0 \(127.0.0.1 port 1\) does not answer \(Connection refused\)"):
+        RemoteShell.to_node(node, known_hosts=tmp_path / "pins", key=key).run("true")
+
+
+def test_a_command_that_hangs_ends_at_its_limit(machines, cluster_of):
+    shell = cluster_of(machines(1)).shells.shells["node0"]
+    began = time.monotonic()
+    with pytest.raises(Unreachable, match="a command took over 1 s"):
+        shell.run("sleep 60", timeout_s=1)
+    assert time.monotonic() - began < 5
+
+
+def test_a_dropped_connection_is_told_and_the_next_command_connects_anew(machines, cluster_of):
+    (machine,) = machines(1)
+    shell = cluster_of([machine]).shells.shells["node0"]
+    assert shell.run("echo 1").text == "1"
+    stream = shell.stream("echo begun; sleep 60", idle_s=30)
+    assert next(stream) == b"begun\n"
+    machine.cut()
+    with pytest.raises(Unreachable, match="lost its connection"):
+        list(stream)
+    assert shell.run("echo 2").text == "2"
+
+
+def test_a_stream_that_falls_silent_is_taken_for_dead(machines, cluster_of):
+    shell = cluster_of(machines(1)).shells.shells["node0"]
+    with pytest.raises(Unreachable, match="silent for 1 s"):
+        list(shell.stream("sleep 60", idle_s=1))
+
+
+def test_one_node_that_fails_does_not_keep_the_others_from_answering(machines, cluster_of):
+    up, down, odd = machines(3)
+    down.stop()
+    results = cluster_of([up, down, odd]).shells.each(lambda name: "exit 4" if name == "node2" else "echo well")
+    assert isinstance(results["node0"], Outcome)
+    assert results["node0"].text == "well"
+    assert set(failures(results)) == {"node1", "node2"}
+    with pytest.raises(Problem) as caught:
+        demand(results, "do it", "look")
+    assert "node1 could not do it (node1 (127.0.0.1 port" in caught.value.cause
+    assert "node2 could not do it (exit code 4: no output)" in caught.value.cause
+    assert caught.value.remedy == "look"
+
+
+def test_commands_on_several_nodes_run_at_the_same_time(machines, cluster_of):
+    shells = cluster_of(machines(4)).shells
+    shells.each("true")
+    began = time.monotonic()
+    shells.each("sleep 0.5")
+    assert time.monotonic() - began < 1.5

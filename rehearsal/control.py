@@ -46,7 +46,8 @@ def start(name: str = "default", seed: int = 0, *, root: Path | None = None) -> 
             raise RehearsalError(f"the rehearsal {name!r} is running: use it, or end it with `{_stop_command(name)}`")
         _clear(state)
         state.mkdir(parents=True, exist_ok=True)
-        (state / "logs").mkdir(exist_ok=True)
+        shutil.rmtree(state / "logs", ignore_errors=True)  # those of the last rehearsal of this name
+        (state / "logs").mkdir()
         _spawn(name, seed, state)
     return status(name, root=root)
 

@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-from rehearsal import processes
+from rehearsal import processes, settings
 from rehearsal.keeper import Keeper
 
 _SSHD = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin:/usr/bin"
@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     if os.getuid() == 0 and processes.LINUX:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd refuses to run as root without it
     os.environ[processes.MARK] = str(state)
+    settings.configure(state)
     keeper = Keeper.fork()
 
     from rehearsal.world import World  # late: the keeper is forked from a small process that has one thread

@@ -6,7 +6,6 @@ import socketserver
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from datetime import UTC
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rehearsal.errors import AwsError, NotRehearsed
 from rehearsal.faults import Faults
 from rehearsal.keeper import Keeper
 from rehearsal.nodes import Nodes, record
+from rehearsal.settings import REGION
 
 StartResponse = Callable[..., Any]
 Environ = dict[str, Any]
@@ -35,7 +35,6 @@ class World:
         self._secret = secret_key
         record(state, os.getpid(), "server")
         record(state, keeper.pid, "keeper")
-        account.configure(state)
         self._server = _bind(port, self)
         self.endpoint = f"http://localhost:{self._server.server_address[1]}"
         # The server's own boto3 calls, and what it starts, reach this account and no other.
@@ -74,8 +73,8 @@ class World:
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self._key,
             "AWS_SECRET_ACCESS_KEY": self._secret,
-            "AWS_REGION": account.REGION,
-            "AWS_DEFAULT_REGION": account.REGION,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -98,12 +97,11 @@ class World:
         self._server.shutdown()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """WSGI: every answer carries the rehearsal's time."""
+        """WSGI."""
 
         def started(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            kept = [(name, value) for name, value in headers if name.lower() != "date"]
-            moment = format_datetime(clock.now().astimezone(UTC), usegmt=True)
-            return start_response(status, [*kept, ("Date", moment)], *rest)
+            # The HTTP server itself writes the Date, from the rehearsal's clock: two of them confuse an SDK.
+            return start_response(status, [(name, value) for name, value in headers if name.lower() != "date"], *rest)
 
         path = environ.get("PATH_INFO", "")
         if path.startswith("/imds/"):
@@ -186,6 +184,9 @@ def _bind(port: int, app: Any) -> Any:
 
         def log_request(self, code: Any = "-", size: Any = "-") -> None:
             return
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return format_datetime(clock.now(), usegmt=True)
 
     class Server(ThreadedWSGIServer):  # type: ignore[misc]
         """HTTPServer asks the resolver for its own name, five seconds where no resolver answers."""

@@ -40,7 +40,7 @@ class Step:
     @property
     def done(self) -> bool:
         """Whether nothing was left to remove, as far as could be looked; see `before.missed`."""
-        return not self.before.left and not self.refused
+        return not self.before.left and "stack" not in self.before.missed
 
     def run(self) -> None:
         """Remove what can go now and, when nothing has to be waited for, the stack."""

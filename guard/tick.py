@@ -7,6 +7,7 @@ is over at once. Nodes are not warned yet: results leave them as they are finish
 
 import json
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -36,10 +37,14 @@ def deadline_of(clients: Clients, stack: Item) -> tuple[datetime, str]:
             return created + timedelta(hours=LONGEST_HOURS), why(error, "ssm")
     except ValueError:
         print(f"{DEADLINES}{stack.id} holds no ISO 8601 time: the tag counts")
-    try:
-        return created + timedelta(hours=min(float(stack.tags[TAG_TTL_HOURS]), LONGEST_HOURS)), "ttl"
-    except (KeyError, ValueError):
-        return created + timedelta(hours=LONGEST_HOURS), f"no readable tag {TAG_TTL_HOURS}"
+    hours = ttl_hours(stack)
+    return created + timedelta(hours=hours or LONGEST_HOURS), "ttl" if hours else f"no readable tag {TAG_TTL_HOURS}"
+
+
+def ttl_hours(stack: Item) -> float:
+    """Hours that a lab's stack may live, by its tag; 0 where that cannot be read."""
+    text = stack.tags.get(TAG_TTL_HOURS, "")
+    return min(float(text), LONGEST_HOURS) if re.fullmatch(r"\d+(\.\d+)?", text) else 0.0
 
 
 def tick(clients: Clients, now: datetime) -> dict[str, Any]:

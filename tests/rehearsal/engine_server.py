@@ -10,6 +10,7 @@ import moto.cloudformation.urls
 import pytest
 from botocore.exceptions import ClientError
 from moto.moto_api._internal import mock_random
+from moto.moto_api._internal.models import moto_api_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
@@ -77,7 +78,9 @@ class Account:
 
 
 def _body(resources: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    sections = {key: given.pop(key) for key in ("Outputs", "Conditions", "Mappings", "Declared") if key in given}
+    sections: dict[str, Any] = {
+        key: given.pop(key) for key in ("Outputs", "Conditions", "Mappings", "Declared") if key in given
+    }
     if "Declared" in sections:
         sections["Parameters"] = sections.pop("Declared")
     body = json.dumps({"Resources": resources, **sections})
@@ -92,6 +95,7 @@ def serve() -> Iterator[Account]:
         for key, value in ENVIRONMENT.items():
             patch.setenv(key, value)
         patch.setattr(moto.cloudformation.urls, "url_paths", moto.cloudformation.urls.url_paths)
+        moto_api_backend.reset()
         mock_random.seed(0)
         engine = cloudformation.install(lambda: f"http://localhost:{port[0]}")
         server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
@@ -104,6 +108,7 @@ def serve() -> Iterator[Account]:
             server.shutdown()
             thread.join()
             server.server_close()
+            moto_api_backend.reset()
 
 
 def refusal(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, str]:

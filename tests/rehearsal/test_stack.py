@@ -34,7 +34,7 @@ class Thing(Handler):
         self.undeletable: set[str] = set()
         self.started, self.go_on = threading.Event(), threading.Event()
 
-    def create(self, call, given) -> str:
+    def create(self, call, given):
         if given.get("Kind") == "impossible":
             raise Refused("out of stock")
         name = given.get("Name") or call.name(60, False)
@@ -73,13 +73,13 @@ def account() -> Iterator[Account]:
 @pytest.fixture
 def things(monkeypatch: pytest.MonkeyPatch) -> Thing:
     handler = Thing()
-    monkeypatch.setitem(resources.HANDLERS, handler.type, handler)  # type: ignore[arg-type]
+    monkeypatch.setitem(resources.HANDLERS, handler.type, handler)
     return handler
 
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    return "S" + request.node.name.removeprefix("test_").replace("_", "-").split("[")[0][:30]
+    return str("S" + request.node.name.removeprefix("test_").replace("_", "-").split("[")[0][:30])
 
 
 def thing(**properties) -> dict:

@@ -154,13 +154,13 @@ def open_stack(account: Account, lab: Lab, screen: Screen) -> Cluster:
         address = admission.operator_address(account.endpoint)
         for group in dict.fromkeys(group for node in nodes for group in node.groups):
             admission.admit(account, group, {node.port for node in nodes if group in node.groups}, address)
-        hostkeys.pin(account, nodes, folder, tell=say)
+        pinned = hostkeys.pin(account, nodes, folder, tell=say)
     key = laptop.private_key()
     if not key.exists():
         raise Problem(f"{key} does not exist", "deploy from the clone that made the key, or copy its .rooflab/ here")
     write_ssh_config(nodes, stack=stack.name, folder=folder, key=key)
     shells: dict[str, Shell] = {
-        node.name: RemoteShell.to_node(node, known_hosts=folder / "known_hosts", key=key) for node in nodes
+        node.name: RemoteShell.to_node(node, host_keys=pinned[node.name], key=key) for node in nodes
     }
     return Cluster(label=stack.name, target="stack", nodes=nodes, shells=Shells(shells), account=account)
 

@@ -61,27 +61,38 @@ def execute(cluster: Cluster, order: Order, screen: Screen) -> Run:
     tree = _push(cluster, screen)
     run, plan = _plan(cluster, order, facts, tree)
     _start(cluster, order, plan, run, secrets, screen)
-    return attend(cluster, run, screen)
+    return attend(cluster, run, screen, environment=order.environment)
 
 
-def attend(cluster: Cluster, run: Run, screen: Screen) -> Run:
+def attend(cluster: Cluster, run: Run, screen: Screen, *, environment: tuple[str, ...] = ()) -> Run:
     """Follow a run that was launched, here or in another session, then fetch it.
+
+    The values of FORWARDED variables, and of those that `environment` names, are blanked in what is shown and kept.
 
     Raises:
         Problem: Ctrl-C (exit code 130): the run goes on.
     """
+    secrets = secret_values(environment)
     try:
-        ending = follow(cluster, run.name, screen, status=_status(cluster, run))
+        ending = follow(cluster, run.name, screen, status=_status(cluster, run), secrets=secrets)
     except KeyboardInterrupt:
         raise detached(run) from None
-    return finish(cluster, run, ending, screen)
+    return finish(cluster, run, ending, screen, secrets=secrets)
 
 
-def finish(cluster: Cluster, run: Run, ending: Ending, screen: Screen, *, stopped: tuple[str, ...] = ()) -> Run:
+def finish(
+    cluster: Cluster,
+    run: Run,
+    ending: Ending,
+    screen: Screen,
+    *,
+    secrets: tuple[str, ...],
+    stopped: tuple[str, ...] = (),
+) -> Run:
     """Fetch what there is and write down how the run ended; on `stopped` nodes, what has no exit code was stopped."""
     again = f"what was fetched is kept in {run.folder}; the rest: fab attach --run {run.name}"
     with screen.stage("fetching the results", interrupted=again):
-        fetched = fetch(cluster, run.name, run.folder, secrets=secret_values())
+        fetched = fetch(cluster, run.name, run.folder, secrets=secrets)
         for name, why in fetched.missed.items():
             if name not in ending.lost:
                 screen.warn(f"nothing fetched from {name}: {why}")
@@ -147,12 +158,13 @@ def stop(cluster: Cluster, run: Run, screen: Screen) -> Run:
         if not isinstance(result, Problem):
             screen.note(f"{name}: {result.text or result.said}")
     stopped = tuple(name for name, result in results.items() if isinstance(result, Outcome) and result.code == 0)
-    return finish(cluster, run, ending, screen, stopped=stopped)
+    return finish(cluster, run, ending, screen, secrets=secret_values(), stopped=stopped)
 
 
-def secret_values() -> tuple[str, ...]:
-    """The values that are blanked in whatever is fetched."""
-    return tuple(os.environ[name] for name in FORWARDED if len(os.environ.get(name, "")) >= 8)
+def secret_values(names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Values that are blanked in whatever is shown or fetched; very short ones would blank half the text."""
+    values = (os.environ.get(name, "") for name in (*FORWARDED, *names))
+    return tuple(value for value in values if len(value) >= 8)
 
 
 def cost(run: Run, until: datetime) -> float | None:

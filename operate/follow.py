@@ -52,11 +52,13 @@ def follow(
     screen: Screen,
     *,
     status: Callable[[], str] = lambda: "",
+    secrets: tuple[str, ...] = (),
     give_up_s: float = _GIVE_UP_S,
 ) -> Ending:
     """Show the output of `run` on every node until all have ended or are lost.
 
-    `status` adds to the moving line, for example the dollars so far. KeyboardInterrupt is passed on: the run goes on.
+    `status` adds to the moving line, for example the dollars so far. `secrets` are blanked in what is
+    shown. KeyboardInterrupt is passed on: the run goes on.
     """
     events: Queue[tuple[str, dict[str, Any]]] = Queue()
     for node in cluster.nodes:
@@ -79,6 +81,8 @@ def follow(
             if "log" in event:
                 doing[name] = event["log"]
                 for line in event["lines"]:
+                    for secret in secrets:
+                        line = line.replace(secret, "***")
                     screen.output(name, line)
             elif "codes" in event:
                 told = {workload: (row[0], row[1]) for workload, row in event["codes"].items()}
@@ -142,7 +146,7 @@ class _Watcher:
                 return
             state = self._cluster.state(self._node)
             if state not in ("running", "pending"):
-                self._say(lost=f"EC2 says that {self._node.instance_id} is {state}")
+                self._say(lost=f"EC2 says that it is {state}")
                 return
             if cut is None:
                 cut = time.monotonic()

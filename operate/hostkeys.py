@@ -44,19 +44,19 @@ def pin(
 ) -> Mapping[str, tuple[str, ...]]:
     """Host keys by node name, asked of EC2 where they are not pinned yet, and written to `folder`/known_hosts.
 
-    A pin belongs to an instance id: a new instance at an old address is asked for its own.
+    A pin belongs to one launch of one instance: a new machine at an old address is asked for its own keys.
 
     Raises:
         Problem: a node's console shows no keys within `limit_s` seconds.
     """
     pins = folder / "pins.json"
     known = _read(pins)
-    missing = [node for node in nodes if node.instance_id not in known]
+    missing = [node for node in nodes if _pin(node) not in known]
     waited_s = 0.0
     while missing:
         with ThreadPoolExecutor(max_workers=min(16, len(missing))) as pool:
             seen = dict(zip(missing, pool.map(lambda node: _ask(account, node), missing), strict=True))
-        known.update({node.instance_id: keys for node, keys in seen.items() if keys})
+        known.update({_pin(node): keys for node, keys in seen.items() if keys})
         missing = [node for node, keys in seen.items() if not keys]
         if not missing:
             break
@@ -69,15 +69,19 @@ def pin(
         tell(f"waiting for the host keys of {listed}")
         sleep(5)
         waited_s += 5
-    kept = {node.instance_id: known[node.instance_id] for node in nodes}
+    kept = {_pin(node): known[_pin(node)] for node in nodes}
     _write(pins, json.dumps(kept, indent=1) + "\n")
-    _write(folder / "known_hosts", known_hosts((node, kept[node.instance_id]) for node in nodes))
-    return {node.name: kept[node.instance_id] for node in nodes}
+    _write(folder / "known_hosts", known_hosts((node, kept[_pin(node)]) for node in nodes))
+    return {node.name: kept[_pin(node)] for node in nodes}
 
 
 def known_hosts(pinned: Iterable[tuple[Node, Iterable[str]]]) -> str:
     """The text of a known_hosts file."""
     return "".join(f"{host_name(node.address, node.port)} {key}\n" for node, keys in pinned for key in keys)
+
+
+def _pin(node: Node) -> str:
+    return f"{node.instance_id} {node.launched.isoformat() if node.launched else ''}"
 
 
 def _ask(account: Account, node: Node) -> tuple[str, ...]:

@@ -4,9 +4,10 @@ Fabric 3.2 trusts any host key on first sight (AutoAddPolicy) and paramiko leave
 costs some 40 ms a command. Both are put right here.
 """
 
+import base64
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
 from threading import Lock
@@ -21,6 +22,7 @@ from paramiko.ssh_exception import (
     SSHException,
 )
 
+from operate.hostkeys import host_name
 from operate.nodes import Node
 from operate.problem import Problem
 from operate.shell import Outcome, Unreachable
@@ -40,8 +42,8 @@ class RemoteShell:
         self._lock = Lock()
 
     @classmethod
-    def to_node(cls, node: Node, *, known_hosts: Path, key: Path) -> "RemoteShell":
-        """A shell on a lab's node: only the host keys in `known_hosts` and only the private `key` count."""
+    def to_node(cls, node: Node, *, host_keys: Iterable[str], key: Path) -> "RemoteShell":
+        """A shell on a lab's node: only the pinned `host_keys` ("TYPE BASE64") and only the private `key` count."""
         connection = Connection(
             node.address,
             user=node.user,
@@ -50,7 +52,10 @@ class RemoteShell:
             connect_timeout=int(CONNECT_S),
             connect_kwargs={"key_filename": str(key), "allow_agent": False, "look_for_keys": False},
         )
-        connection.client.load_host_keys(str(known_hosts))
+        for pinned in host_keys:
+            kind, _, encoded = pinned.partition(" ")
+            host_key = paramiko.PKey.from_type_string(kind, base64.b64decode(encoded))
+            connection.client.get_host_keys().add(host_name(node.address, node.port), kind, host_key)
         return cls(node, connection)
 
     @classmethod
@@ -139,7 +144,7 @@ class RemoteShell:
             raise Problem(
                 f"{where} shows another host key than the one pinned for it",
                 "someone may stand between you and it. If the machine was made anew on purpose, remove its old line: "
-                f"ssh-keygen -R '{self._known_as()}'",
+                f"ssh-keygen -R '{host_name(self._connection.host, self._connection.port)}'",
             ) from None
         except PasswordRequiredException:
             raise Problem(f"the private key for {where} has a passphrase", "ssh-add it, then try again") from None
@@ -172,10 +177,6 @@ class RemoteShell:
         connection.client.close()
         connection.open()
         connection.transport.set_keepalive(_KEEPALIVE_S)
-
-    def _known_as(self) -> str:
-        host, port = self._connection.host, self._connection.port
-        return host if port == 22 else f"[{host}]:{port}"
 
     def _unknown(self, where: str) -> Problem:
         port = "" if self._connection.port == 22 else f"-p {self._connection.port} "

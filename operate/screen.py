@@ -22,7 +22,8 @@ class Screen:
 
     def __init__(self, *, json: bool = False) -> None:
         """With `json`, stdout is left to the answer and everything else goes to stderr."""
-        self.console = Console(stderr=json, highlight=False, soft_wrap=True)
+        piped = not (sys.stderr if json else sys.stdout).isatty()
+        self.console = Console(stderr=json, highlight=False, soft_wrap=True, width=160 if piped else None)
         self._moving = ""
 
     def note(self, text: str) -> None:

@@ -16,7 +16,6 @@ import pytest
 
 from operate import laptop
 from operate.cluster import Cluster
-from operate.hostkeys import known_hosts
 from operate.nodes import Node
 from operate.remote import RemoteShell
 from operate.shell import Shells
@@ -136,18 +135,18 @@ def _boot(folder: Path, key: Path, name: str) -> Machine:
     return Machine(node=node, home=home, folder=folder, process=process)
 
 
-def shells_to(machines: list[Machine], folder: Path, key: Path) -> Shells:
-    """Shells on `machines`, with their keys pinned in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pinned = folder / "known_hosts"
-    pinned.write_text(known_hosts((machine.node, [machine.host_key]) for machine in machines))
+def shells_to(machines: list[Machine], key: Path) -> Shells:
+    """Shells on `machines`, with their keys pinned."""
     return Shells(
-        {machine.node.name: RemoteShell.to_node(machine.node, known_hosts=pinned, key=key) for machine in machines}
+        {
+            machine.node.name: RemoteShell.to_node(machine.node, host_keys=[machine.host_key], key=key)
+            for machine in machines
+        }
     )
 
 
 @pytest.fixture
-def cluster_of(tmp_path: Path, key: Path) -> Iterator[Callable[[list[Machine]], Cluster]]:
+def cluster_of(key: Path) -> Iterator[Callable[[list[Machine]], Cluster]]:
     """Makes a cluster of machines, as a deployed stack would be one; closed with the test."""
     made: list[Cluster] = []
 
@@ -156,7 +155,7 @@ def cluster_of(tmp_path: Path, key: Path) -> Iterator[Callable[[list[Machine]], 
             label="Lab3Stack",
             target="stack",
             nodes=tuple(machine.node for machine in machines),
-            shells=shells_to(machines, tmp_path / "pins", key),
+            shells=shells_to(machines, key),
         )
         made.append(cluster)
         return cluster

@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from operate.hostkeys import known_hosts
 from operate.nodes import Node
 from operate.problem import Problem
 from operate.remote import RemoteShell
@@ -35,37 +34,33 @@ def test_nagle_is_off(machines, cluster_of):
     assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
-def test_a_host_key_that_is_not_the_pinned_one_is_refused(machines, tmp_path, key):
+def test_a_host_key_that_is_not_the_pinned_one_is_refused(machines, key):
     first, second = machines(2)
-    pins = tmp_path / "pins"
-    pins.write_text(known_hosts([(first.node, [second.host_key])]))
     with pytest.raises(Problem, match="shows another host key than the one pinned") as caught:
-        RemoteShell.to_node(first.node, known_hosts=pins, key=key).run("true")
+        RemoteShell.to_node(first.node, host_keys=[second.host_key], key=key).run("true")
     assert not isinstance(caught.value, Unreachable), "trying again would be wrong"
 
 
-def test_a_host_that_nobody_pinned_is_refused(machines, tmp_path, key):
+def test_a_host_that_nobody_pinned_is_refused(machines, key):
     (machine,) = machines(1)
-    (tmp_path / "empty").touch()
     with pytest.raises(Problem, match=rf"not in your known_hosts.*ssh-keyscan -p {machine.node.port} 127.0.0.1"):
-        RemoteShell.to_node(machine.node, known_hosts=tmp_path / "empty", key=key).run("true")
+        RemoteShell.to_node(machine.node, host_keys=[], key=key).run("true")
 
 
 def test_a_key_that_the_node_does_not_know_is_said_so(machines, tmp_path):
     (machine,) = machines(1)
     stranger = tmp_path / "stranger"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)
-    with shells_to([machine], tmp_path / "pins", stranger) as shells:
+    with shells_to([machine], stranger) as shells:
         result = shells.each("true")["node0"]
     assert isinstance(result, Problem)
     assert "does not accept the key" in result.cause
 
 
-def test_a_machine_that_refuses_connections_is_unreachable(tmp_path, key):
-    (tmp_path / "pins").touch()
+def test_a_machine_that_refuses_connections_is_unreachable(key):
     node = Node(name="node0", address="127.0.0.1", port=1)
     with pytest.raises(Unreachable, match=r"node0 \(127.0.0.1 port 1\) does not answer \(Connection refused\)"):
-        RemoteShell.to_node(node, known_hosts=tmp_path / "pins", key=key).run("true")
+        RemoteShell.to_node(node, host_keys=[], key=key).run("true")
 
 
 def test_a_command_that_hangs_ends_at_its_limit(machines, cluster_of):

@@ -1,0 +1,255 @@
+"""A run from push to fetch, over real SSH: what comes home, what a failure says, what Ctrl-C leaves running."""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from labs.catalog import LABS
+from operate import execution, follow, laptop
+from operate.choice import own_job
+from operate.execution import Order, execute, verdict
+from operate.fetch import fetch
+from operate.launch import Job
+from operate.problem import Problem
+from operate.runs import find_run
+from operate.screen import Screen
+from tests.operate.conftest import git
+
+
+def bash(name: str, text: str, **changes) -> Job:
+    return Job(name=name, command=("bash", "-c", text), kind="command", **changes)
+
+
+def order(*jobs: Job, **changes) -> Order:
+    return Order(jobs=jobs, lab=LABS[3], wait_s=0, **changes)
+
+
+def test_records_logs_and_codes_of_every_node_come_home(machines, cluster_of, capsys):
+    cluster = cluster_of(machines(2))
+    record = 'echo "{}" > $ROOFLAB_RUN_DIR/records/one.$ROOFLAB_NODE.json; echo hi from $ROOFLAB_NODE of $ROOFLAB_NODES'
+    run = execute(
+        cluster, order(bash("one", record), bash("two", "echo x > $ROOFLAB_OUT/x"), usd_per_hour=3.6), Screen()
+    )
+    assert verdict(run) is None
+    document = json.loads((run.folder / "run.json").read_text())
+    assert document == run.document
+    assert (document["lab"], document["stack"], document["target"], document["ok"]) == (3, "Lab3Stack", "stack", True)
+    assert [item["exit"] for item in document["workloads"]] == [{"node0": 0, "node1": 0}] * 2
+    assert 0 <= document["usd"] < 0.1
+    assert sorted(path.name for path in (run.folder / "records").iterdir()) == ["one.node0.json", "one.node1.json"]
+    assert (run.folder / "logs" / "node1" / "one.log").read_text() == "hi from node1 of 2\n"
+    assert (run.folder / "out" / "node0" / "x").read_text() == "x\n"
+    shown = capsys.readouterr().out
+    assert "[node1] hi from node1 of 2" in shown
+    assert "[node0] two: done after 0:00" in shown
+
+
+def test_a_workload_that_fails_on_one_node_is_named_and_the_rest_still_runs(machines, cluster_of):
+    cluster = cluster_of(machines(2))
+    jobs = (bash("one", "[ $ROOFLAB_NODE = node0 ] || exit 3"), bash("two", "echo well"))
+    run = execute(cluster, order(*jobs), Screen())
+    problem = verdict(run)
+    assert problem is not None
+    assert str(problem) == f"one failed with 3 on node1: see {run.folder}/logs/node1/one.log"
+    assert [item["exit"] for item in run.document["workloads"]] == [{"node0": 0, "node1": 3}, {"node0": 0, "node1": 0}]
+
+
+def test_a_workload_over_its_time_limit_is_ended_and_says_so(machines, cluster_of):
+    run = execute(cluster_of(machines(1)), order(bash("slow", "sleep 60", timeout_s=1)), Screen())
+    assert "slow ran over its time limit on node0" in str(verdict(run))
+    assert (run.folder / "logs/node0/slow.log").read_text() == "ended by fab after 1 s: its time limit\n"
+
+
+def test_a_secret_reaches_the_process_and_nothing_that_is_kept(machines, cluster_of, monkeypatch, capsys):
+    (machine,) = machines(1)
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    show = '[ ${#HF_TOKEN} = 13 ] && echo "token is $HF_TOKEN"'
+    run = execute(cluster_of([machine]), order(bash("one", show)), Screen())
+    assert verdict(run) is None
+    kept = [path for path in (laptop.ROOT / "results").rglob("*") if path.is_file()]
+    assert not [path for path in kept if b"hf_0123456789" in path.read_bytes()], "not even where a workload prints it"
+    written = [path for path in machine.home.rglob("*") if path.is_file() and path.suffix != ".log"]
+    assert not [path for path in written if b"hf_0123456789" in path.read_bytes()]
+    assert "[node0] token is ***" in capsys.readouterr().out
+
+
+def test_ctrl_c_looks_away_and_the_run_goes_on(machines, cluster_of, monkeypatch):
+    cluster = cluster_of(machines(1))
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(execution, "follow", interrupted)
+    with pytest.raises(Problem) as caught:
+        execute(cluster, order(bash("one", "sleep 1; echo done")), Screen())
+    assert caught.value.exit_code == 130
+    run = find_run(lab=3)
+    assert run.document["ended"] is None
+    assert f"detached from {run.name}, which goes on (node0): fab attach --run {run.name}" in str(caught.value)
+    monkeypatch.setattr(execution, "follow", follow.follow)
+    assert verdict(execution.attend(cluster, run, Screen())) is None
+    assert (run.folder / "logs/node0/one.log").read_text() == "done\n"
+
+
+@pytest.mark.parametrize("step", ["push", "read_tree"])
+def test_ctrl_c_before_the_launch_starts_nothing(machines, cluster_of, monkeypatch, step):
+    (machine,) = machines(1)
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(execution, step, interrupted)
+    with pytest.raises(Problem, match="interrupted while pushing the tree: nothing was started"):
+        execute(cluster_of([machine]), order(bash("one", "true")), Screen())
+    assert not (machine.home / "rooflab-runs").exists()
+
+
+def test_stop_ends_everything_that_the_run_started_even_in_other_sessions(machines, cluster_of):
+    both = machines(2)
+    cluster = cluster_of(both)
+    stubborn = 'setsid bash -c "trap : TERM; echo up; while :; do sleep 0.1; done" & wait'
+    launched = threading.Thread(target=lambda: execute(cluster, order(bash("one", stubborn)), Screen()))
+    launched.start()
+    logs = [machine.home / "rooflab-runs" for machine in both]
+    until = time.monotonic() + 20
+    while not all(any(path.glob("*/logs/one.log")) and "up" in next(path.glob("*/logs/one.log")).read_text()
+                  for path in logs):  # fmt: skip
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert started_by(both[0].home)
+    run = execution.stop(cluster, find_run(lab=3), Screen())
+    launched.join(30)
+    assert not [pid for machine in both for pid in started_by(machine.home)]
+    assert run.document["workloads"][0]["exit"] == {"node0": 143, "node1": 143}
+    assert "one was stopped on node0; one was stopped on node1" in str(verdict(run))
+    assert (run.folder / "logs/node0/one.log").read_text().startswith("up\n"), "what it logged is kept"
+
+
+def started_by(home: Path) -> list[int]:
+    """Living processes of the runs below `home`."""
+    mark = f"ROOFLAB_RUN_DIR={home}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue  # ended meanwhile
+    return found
+
+
+def test_a_node_that_ec2_says_is_gone_is_lost_and_the_others_results_are_kept(machines, cluster_of, monkeypatch):
+    first, second = machines(2)
+    cluster = cluster_of([first, second])
+    monkeypatch.setattr(type(cluster), "state", lambda self, node: "terminated" if node.name == "node1" else "running")
+
+    def die() -> None:
+        while not list(second.home.glob("rooflab-runs/*/logs/one.log")):
+            time.sleep(0.05)
+        second.stop()
+
+    killer = threading.Thread(target=die)
+    killer.start()
+    jobs = (bash("one", "[ $ROOFLAB_NODE = node0 ] || sleep 60; sleep 1; echo well"),)
+    began = time.monotonic()
+    run = execute(cluster, order(*jobs), Screen())
+    killer.join()
+    assert time.monotonic() - began < 20
+    assert run.document["workloads"][0]["exit"] == {"node0": 0, "node1": None}
+    assert list(run.document["lost"]) == ["node1"]
+    assert "node1 was lost (EC2 says that it is terminated)" in str(verdict(run))
+    assert (run.folder / "logs/node0/one.log").read_text() == "well\n"
+
+
+def test_output_goes_on_where_it_was_cut_off(machines, cluster_of, capsys):
+    (machine,) = machines(1)
+    cluster = cluster_of([machine])
+
+    def cut() -> None:
+        while not any(b"2" in log.read_bytes() for log in machine.home.glob("rooflab-runs/*/logs/one.log")):
+            time.sleep(0.05)
+        machine.cut()
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    run = execute(cluster, order(bash("one", "for i in 1 2 3 4 5 6; do echo line $i; sleep 0.5; done")), Screen())
+    cutter.join()
+    shown = capsys.readouterr()
+    assert [line for line in shown.out.splitlines() if "line" in line] == [f"[node0] line {n}" for n in range(1, 7)]
+    assert "trying to reach it again" in shown.err
+    assert verdict(run) is None
+
+
+def test_a_node_that_does_not_answer_is_named_before_anything_starts(machines, cluster_of):
+    first, second = machines(2)
+    second.stop()
+    with pytest.raises(Problem, match=r"node1 could not answer .*node1 \(127.0.0.1 port \d+\) does not answer"):
+        execute(cluster_of([first, second]), order(bash("one", "true")), Screen())
+    assert not (first.home / "rooflab-runs").exists()
+
+
+def test_a_failed_set_up_is_told_in_its_own_words(machines, cluster_of):
+    (machine,) = machines(1)
+    (machine.home / ".rooflab/ready").write_text("failed: lustre: mount timed out\n")
+    with pytest.raises(Problem, match="node0: set-up failed: lustre: mount timed out: fab ssh --node node0"):
+        execute(cluster_of([machine]), order(bash("one", "true")), Screen())
+
+
+def test_set_up_is_waited_for(machines, cluster_of):
+    (machine,) = machines(1)
+    ready = machine.home / ".rooflab/ready"
+    ready.unlink()
+    facts = cluster_of([machine]).facts(Screen(), sleep=lambda _: ready.write_text("ok\n") and None)
+    assert facts["node0"].ready == "ok"
+
+
+def test_a_machine_without_torchrun_is_refused(machines, cluster_of):
+    (machine,) = machines(1)
+    (machine.home / ".rooflab/env.sh").write_text("PATH=/usr/bin:/bin\n")
+    with pytest.raises(Problem, match="node0 has no torchrun on its PATH: pip install torch"):
+        cluster_of([machine]).facts(Screen(), wait_s=0)
+
+
+def test_an_untracked_script_travels_with_the_run_and_a_tracked_one_with_the_tree(
+    machines, cluster_of, clone, tmp_path, monkeypatch
+):
+    mine = tmp_path / "mine.py"
+    mine.write_text("import sys; print('mine', sys.argv[1:])")
+    monkeypatch.chdir(clone)
+    cluster = cluster_of(machines(1))
+    for words in ((str(mine), "a b"), ("hello.py",)):
+        job, files = own_job(words, everywhere=words[0] == "hello.py", limit_s=60, local=False)
+        assert set(files) == ({"mine.py"} if words[0] != "hello.py" else set())
+        run = execute(cluster, order(job, files=files), Screen())
+        assert verdict(run) is None, (run.folder / "logs/node0" / f"{job.name}.log").read_text()
+        time.sleep(1.1)  # runs are named by the second
+    logs = sorted((laptop.results()).glob("*/logs/node0/*.log"))
+    assert [log.read_text() for log in logs if log.stem in ("mine", "hello")] == ["mine ['a b']\n", "hello\n"]
+
+
+def test_a_local_run_is_the_same_run_without_ssh(clone):
+    from operate.cluster import open_local
+
+    (clone / "untracked.py").write_text("print('as it lies here')")
+    job = Job(name="untracked", command=("untracked.py",), kind="script")
+    with open_local() as cluster:
+        run = execute(cluster, order(job), Screen())
+    assert verdict(run) is None
+    assert (run.document["target"], run.document["stack"]) == ("local", None)
+    assert (run.folder / "logs/node0/untracked.log").read_text() == "as it lies here\n"
+
+
+def test_fetching_a_run_that_a_node_does_not_have_says_so(machines, cluster_of, tmp_path):
+    fetched = fetch(cluster_of(machines(1)), "20260101-000000-lab3", tmp_path / "x")
+    assert fetched.missed == {"node0": "node0 has no run 20260101-000000-lab3"}
+
+
+def test_the_untracked_are_named_when_pushing(machines, cluster_of, clone, capsys):
+    (clone / "new.py").write_text("")
+    execute(cluster_of(machines(1)), order(bash("one", "true")), Screen())
+    assert "warning: not pushed, for git does not track it: new.py (git add brings it along)" in capsys.readouterr().err
+    git(clone, "add", ".")

@@ -250,6 +250,8 @@ class CloudFormation(BaseResponse):  # type: ignore[misc]  # moto ships no types
         for name in _UNHEARD:
             if request.get(name):
                 raise NotRehearsed(f"CloudFormation's {name}")
+        if request.get("RoleARN"):
+            self.engine.demand_role(self._home, request["RoleARN"])
         return request
 
     def _plan(self, stack: Stack, request: dict[str, Any]) -> Any:

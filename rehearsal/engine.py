@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 
+from botocore.exceptions import ClientError
 from moto.moto_api._internal import mock_random
 from moto.utilities.utils import get_partition
 
@@ -69,6 +70,18 @@ class Engine:
         if missing:
             raise AwsError("InsufficientCapabilitiesException", f"Requires capabilities : [{', '.join(missing)}]")
         return plan
+
+    def demand_role(self, region: Region, arn: str) -> None:
+        """Raises: AwsError, no such role is there for CloudFormation to assume."""
+        iam = self.cloud.client("iam", region.name)
+        try:
+            found = iam.get_role(RoleName=arn.rsplit("/", 1)[-1])["Role"]["Arn"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NoSuchEntity":
+                raise
+            found = None
+        if found != arn:
+            raise AwsError("ValidationError", f"Role {arn} is invalid or cannot be assumed")
 
     def new_stack(self, region: Region, name: str, tags: Mapping[str, str]) -> Stack:
         """A stack that exists in review only, not yet among the region's.

@@ -110,10 +110,9 @@ class Call:
 
         self.wait(what, gone)
 
-    def arn(self, service: str, resource: str, *, regional: bool = True, account: bool = True) -> str:
+    def arn(self, service: str, resource: str) -> str:
         """An ARN in this account and region."""
-        region, owner = self.region if regional else "", self.account if account else ""
-        return f"arn:{self.partition}:{service}:{region}:{owner}:{resource}"
+        return f"arn:{self.partition}:{service}:{self.region}:{self.account}:{resource}"
 
 
 def is_gone(error: ClientError) -> bool:

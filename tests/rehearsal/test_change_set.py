@@ -86,6 +86,8 @@ def test_an_operation_is_an_id_and_a_rollback_another(account: Account) -> None:
                                "TemplateBody": body(A=topic())}, "NotRehearsed", "change sets of type IMPORT"),
         ("create_stack", {"StackName": "1st", "TemplateBody": body(A=topic())}, "ValidationError",
          "Value '1st' at 'stackName' failed to satisfy constraint"),
+        ("create_stack", {"StackName": "S", "TemplateBody": body(A=topic()), "RoleARN": "arn:aws:iam::1:role/not-there"},
+         "ValidationError", "Role arn:aws:iam::1:role/not-there is invalid or cannot be assumed"),
         ("create_stack", {"StackName": "S", "TemplateURL": "https://x/y"}, "NotRehearsed", "TemplateURL"),
         ("create_stack", {"StackName": "S", "TemplateBody": body(A={"Type": "AWS::IAM::Role"})},
          "InsufficientCapabilitiesException", "Requires capabilities : [CAPABILITY_IAM]"),

@@ -1,5 +1,6 @@
-"""The receipt at the end of the page: what it cost, what is left, what stands on purpose."""
+"""The receipt at the end of the page: what the lab cost, what is left of it, what stands on purpose."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -8,8 +9,8 @@ from operate.report.element import el
 from operate.report.folder import Run
 from operate.report.quantity import dollars
 
-_NAMED = ("residual_usd_per_hour", "estimate", "cost", "created", "left", "standing")
-"""What the section says in its own words; every other plain value of the receipt is listed as it is."""
+Found = Mapping[str, Any]
+"""One thing in the account, as `operate.receipt` writes it: kind, id, state, usd_per_hour, command, why."""
 
 
 def receipt_section(run: Run) -> Element:
@@ -20,62 +21,78 @@ def receipt_section(run: Run) -> Element:
         command = el("code", f"fab teardown{number}")
         text = el("p", "No receipt yet: the lab may still be standing. ", command, " writes one.")
         return el("section", el("h2", "Receipt"), text, class_="receipt", id="receipt")
-    residual = receipt.get("residual_usd_per_hour")
-    left = _entries(receipt.get("left"))
-    clean = residual == 0 and not left
-    figure = "unknown" if not isinstance(residual, int | float) else f"{dollars(float(residual))} an hour"
-    words = "still bills: nothing of the lab is left" if clean else "still bills: tear it down again, or by hand"
-    facts = [(name, _amount(receipt.get(key))) for name, key in (("Estimate", "estimate"), ("Actual", "cost"))]
-    created = receipt.get("created")
-    if created is not None:
-        facts.append(("Created", f"{len(_entries(created))} resources"))
-    facts += [(_words(key), str(value)) for key, value in receipt.items() if key not in _NAMED and _plain(value)]
+    left, standing, created = (_found(receipt, key) for key in ("left", "standing", "created"))
+    times = " – ".join(str(receipt[key])[:16].replace("T", " ") for key in ("started", "ended") if receipt.get(key))
+    facts = {
+        "Stack": " in ".join(str(receipt[key]) for key in ("stack", "region") if receipt.get(key)),
+        "Stood (UTC)": times,
+        "Price": _price(receipt.get("usd_per_hour")),
+        "Estimate, whole time to live": _amount(receipt.get("estimate_usd")),
+        "Actual": _amount(receipt.get("actual_usd")),
+        "It had": ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(map(_kind, created)).items())),
+    }
     return el(
         "section",
         el("h2", "Receipt"),
-        el("p", el("strong", figure), " ", words, class_=f"residual {'good' if clean else 'bad'}"),
-        el("dl", *(el("div", el("dt", name), el("dd", value)) for name, value in facts), class_="facts"),
-        _listing("Left behind", left, "bad"),
-        _listing("Stands on purpose", _entries(receipt.get("standing")), ""),
+        _residual(receipt, left),
+        el(
+            "dl",
+            *(el("div", el("dt", name), el("dd", told or "not told")) for name, told in facts.items()),
+            class_="facts",
+        ),
+        _listing("Left behind", [_line(item, "command") for item in left], "bad"),
+        _listing("Could not be looked at", _reasons(receipt.get("not_looked_at")), "bad"),
+        _listing("Refused", [str(line) for line in receipt.get("refused") or ()], "bad"),
+        _listing("Stands on purpose", [_line(item, "why") for item in standing], ""),
         class_="receipt",
         id="receipt",
     )
 
 
-def _listing(title: str, entries: Sequence[str], tone: str) -> Element | None:
+def _residual(receipt: Mapping[str, Any], left: Sequence[Found]) -> Element:
+    residual, unseen = receipt.get("residual_usd_per_hour"), receipt.get("not_looked_at")
+    clean = residual == 0 and not left and not unseen
+    figure = f"{dollars(float(residual or 0))} an hour" if _number(residual) else "Unknown"
+    words = "still bills: nothing of the lab is left." if clean else "still bills. Tear it down again, or by hand."
+    if not _number(residual):
+        words = "what still bills: not everything could be looked at and priced."
+    return el("p", el("strong", figure), " ", words, class_=f"residual {'good' if clean else 'bad'}")
+
+
+def _found(receipt: Mapping[str, Any], key: str) -> list[Found]:
+    return [item for item in receipt.get(key) or () if isinstance(item, Mapping)]
+
+
+def _kind(item: Found) -> str:
+    return str(item.get("kind", "thing"))
+
+
+def _line(item: Found, last: str) -> Element:
+    """One thing: what it is, what it costs, and what removes it or why it stands."""
+    words = [str(item[key]) for key in ("kind", "id", "state") if item.get(key)]
+    more = str(item.get(last) or "")
+    small = el("span", el("code", more) if last == "command" else more, class_="small") if more else None
+    return el("li", f"{' · '.join(words)}, {_price(item.get('usd_per_hour'))}", small)
+
+
+def _reasons(found: object) -> list[str]:
+    return [f"{kind}: {why}" for kind, why in found.items()] if isinstance(found, Mapping) else []
+
+
+def _listing(title: str, entries: Sequence[Element | str], tone: str) -> Element | None:
     if not entries:
         return None
-    return el(
-        "div", el("h3", title), el("ul", *(el("li", entry) for entry in entries)), class_=f"listing {tone}".strip()
-    )
+    items = (entry if isinstance(entry, Element) else el("li", entry) for entry in entries)
+    return el("div", el("h3", title), el("ul", *items), class_=f"listing {tone}".strip())
 
 
-def _plain(value: object) -> bool:
-    return isinstance(value, str | int | float) and not isinstance(value, bool) and value != ""
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _words(key: str) -> str:
-    return key.replace("_", " ").capitalize()
+def _amount(value: Any) -> str:
+    return dollars(float(value)) if _number(value) else "unknown"
 
 
-def _amount(value: object) -> str:
-    """Dollars from a bare number, or from the first amount that a mapping names."""
-    if isinstance(value, Mapping):
-        value = next((amount for name, amount in value.items() if str(name).endswith("usd")), None)
-    return dollars(float(value)) if isinstance(value, int | float) else "unknown"
-
-
-def _entries(value: object) -> list[str]:
-    """A list of resources, each as one line; a mapping gives "key: value"."""
-    if isinstance(value, Mapping):
-        return [f"{key}: {entry}" for key, entry in value.items()]
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return []
-    return [_entry(entry) if isinstance(entry, Mapping) else str(entry) for entry in value]
-
-
-def _entry(entry: Mapping[str, Any]) -> str:
-    words = [str(entry[key]) for key in ("kind", "type", "id", "name", "what", "why") if entry.get(key)]
-    price = entry.get("usd_per_hour")
-    text = " · ".join(words) or ", ".join(f"{key}={value}" for key, value in entry.items())
-    return text if not isinstance(price, int | float) else f"{text} ({dollars(float(price))} an hour)"
+def _price(value: Any) -> str:
+    return f"{dollars(float(value))} an hour" if _number(value) else "price unknown"

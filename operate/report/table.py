@@ -64,8 +64,12 @@ def _money(run: Run) -> str:
     price, cost = run.facts.get("usd_per_hour"), run.facts.get("usd")
     words = [] if price is None else [f"{dollars(price)}/h"]
     words += [] if cost is None else [f"{dollars(cost)} for this run"]
-    residual = (run.receipt or {}).get("residual_usd_per_hour")
-    words += [] if not isinstance(residual, int | float) else [f"receipt: {dollars(float(residual))}/h still billing"]
+    if run.receipt is not None:
+        residual = run.receipt.get("residual_usd_per_hour")
+        known = (
+            f"{dollars(residual)}/h still billing" if isinstance(residual, int | float) else "unknown what still bills"
+        )
+        words.append(f"receipt: {known}")
     return "\n" + " · ".join(words) if words else ""
 
 

@@ -7,14 +7,17 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from labs.results import Record, Roof
 from operate.problem import Problem
+from operate.receipt import Receipt
 from operate.report import as_json, newest_run, summary, write_report
 from operate.report.quantity import dollars, duration, quantity, rounded, share, size
+from operate.sweep import Sweep
 from tests.operate.made_run import NO_ROOF, RUN, collectives, ddp, gemm, generate, write_run
 
 
@@ -254,9 +257,16 @@ def _tags(html: str) -> Iterator[str]:
     yield from found
 
 
-RECEIPT = {
-    "estimate": {"usd": 2.1}, "cost": {"usd": 1.04}, "created": [{"kind": "instance", "id": "i-0"}] * 14, "left": [],
-    "residual_usd_per_hour": 0.0, "standing": [{"kind": "stack", "id": "GuardStack", "usd_per_hour": 0.0001}],
+def found(kind: str, id: str, usd_per_hour: float | None = 0.0, **given: str) -> dict[str, object]:
+    return {"kind": kind, "id": id, "stack": "Lab3Stack", "usd_per_hour": usd_per_hour, **given}
+
+
+RECEIPT: dict[str, object] = {
+    "schema": 1, "run": RUN, "stack": "Lab3Stack", "region": "us-east-1", "started": "2026-11-20T14:02:10+00:00",
+    "ended": "2026-11-20T14:31:00+00:00", "usd_per_hour": 9.204, "estimate_usd": 36.82, "actual_usd": 4.42,
+    "created": [found("instance", "i-0"), found("instance", "i-1"), found("vpc", "vpc-1")], "left": [], "refused": [],
+    "standing": [found("stack", "GuardStack", 0.0001, why="the guard stays while labs come and go")],
+    "not_looked_at": {}, "residual_usd_per_hour": 0.0, "clean": True,
 }  # fmt: skip
 
 
@@ -271,17 +281,39 @@ def test_the_receipt_ends_the_page(tmp_path: Path) -> None:
     folder = with_receipt(tmp_path)
     text = words(page(folder))
     end = text[text.rindex("Receipt") :]
-    for said in ("$0.00 an hour still bills: nothing of the lab is left", "Estimate $2.10", "Actual $1.04",
-                 "14 resources", "Stands on purpose stack · GuardStack ($0.0001 an hour)"):  # fmt: skip
+    for said in ("$0.00 an hour still bills: nothing of the lab is left", "Estimate, whole time to live $36.82",
+                 "Actual $4.42", "It had 2 instance, 1 vpc", "Lab3Stack in us-east-1",
+                 "Stands on purpose stack · GuardStack, $0.0001 an hour the guard stays"):  # fmt: skip
         assert said in end
+    assert "Left behind" not in end
     assert "$0.00/h still billing" in terminal(folder)
 
 
-def test_what_is_left_is_named_with_its_price(tmp_path: Path) -> None:
-    left = [{"kind": "volume", "id": "vol-1", "usd_per_hour": 0.02}]
-    text = words(page(with_receipt(tmp_path, left=left, residual_usd_per_hour=0.02)))
-    assert "$0.0200 an hour still bills: tear it down again" in text
-    assert "Left behind volume · vol-1 ($0.0200 an hour)" in text
+def test_the_receipt_that_operate_writes_is_the_one_the_page_reads() -> None:
+    assert set(RECEIPT) == {*Receipt(**_EMPTY).as_json()}
+
+
+_EMPTY: dict[str, Any] = {
+    "run": "", "stack": "", "region": "", "started": "", "ended": "", "usd_per_hour": None, "estimate_usd": None,
+    "actual_usd": None, "created": (), "sweep": Sweep(region="", left=(), standing=(), not_looked_at={}),
+}  # fmt: skip
+
+
+def test_what_is_left_is_named_with_its_price_and_what_removes_it(tmp_path: Path) -> None:
+    left = [found("volume", "vol-1", 0.02, command="aws ec2 delete-volume --volume-id vol-1")]
+    text = words(page(with_receipt(tmp_path, left=left, residual_usd_per_hour=0.02, clean=False)))
+    assert "$0.0200 an hour still bills. Tear it down again, or by hand." in text
+    assert "Left behind volume · vol-1, $0.0200 an hour aws ec2 delete-volume --volume-id vol-1" in text
+
+
+def test_what_could_not_be_looked_at_is_not_called_zero(tmp_path: Path) -> None:
+    unseen = {"file-system": "AccessDenied"}
+    folder = with_receipt(tmp_path, not_looked_at=unseen, residual_usd_per_hour=None, clean=False)
+    text = words(page(folder))
+    assert "Unknown what still bills: not everything could be looked at and priced." in text
+    assert "Could not be looked at file-system: AccessDenied" in text
+    assert "$0.00 an hour" not in text[text.rindex("Receipt") :]
+    assert "receipt: unknown what still bills" in terminal(folder)
 
 
 def test_without_a_receipt_the_page_says_how_to_get_one(html: str) -> None:

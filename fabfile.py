@@ -3,6 +3,7 @@
 import json as document
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from types import ModuleType
@@ -12,11 +13,14 @@ from invoke import Collection, Context
 from operate import choice, execution, listing, openssh
 from operate.account import Account
 from operate.cluster import open_stack
+from operate.deadline import extend_deadline, read_deadline
 from operate.ending import show_run
+from operate.farewell import end_lab, leftover
 from operate.launch import job
 from operate.logs import show_logs
 from operate.problem import Problem
 from operate.screen import Screen
+from operate.sweep import sweep
 from operate.verb import number, verb, words
 
 
@@ -176,6 +180,37 @@ def get(c: Context, source: str, lab: str = "", name: str = "", node: str = "", 
 
 
 @verb
+def extend(c: Context, lab: str = "", name: str = "", hours: str = "1", json: bool = False) -> None:
+    """Move a lab's deadline, so that the guard ends it later; says when that is. --hours 0 only says."""
+    account, stack = Account(), choice.choose_lab(lab, name).stack
+    more = number("hours", hours) or 0.0
+    deadline = extend_deadline(account, stack, more) if more else read_deadline(account, stack)
+    print(document.dumps(asdict(deadline), default=str, indent=1) if json else deadline)
+
+
+@verb
+def teardown(c: Context, lab: str = "", name: str = "", json: bool = False) -> None:
+    """Fetch what still runs, end a lab, and prove by a receipt that nothing is left. Ending it twice is harmless."""
+    end_lab(Account(), choice.choose_lab(lab, name), Screen(json=json), json=json)
+
+
+@verb
+def audit(c: Context, lab: str = "", name: str = "", json: bool = False) -> None:
+    """List everything of a lab (all labs, unless named) that is in the account, what it costs, and what removes it."""
+    screen, stack = Screen(json=json), choice.choose_lab(lab, name).stack if lab else ""
+    with screen.stage("looking"):
+        found = sweep(Account(), stack)
+    if json:
+        print(document.dumps(found.as_json(), indent=1))
+    else:
+        if found.left:
+            screen.console.print(found.table())
+        for line in found.lines():
+            screen.note(line)
+    leftover(found, stack)
+
+
+@verb
 def report(c: Context, lab: str = "", name: str = "", run: str = "", json: bool = False) -> None:
     """Show a run's numbers beside their roofs (the newest run, unless named) and write report.html anew."""
     found = choice.choose_run(run, lab=lab, name=name)
@@ -235,7 +270,7 @@ def rehearsal_fault(
     print(document.dumps(told, indent=1, default=str))
 
 
-namespace = Collection(nodes, run_lab, run, logs, attach, stop, ssh, tunnel, put, get, report)
+namespace = Collection(nodes, run_lab, run, logs, attach, stop, ssh, tunnel, put, get, extend, teardown, audit, report)
 namespace.add_collection(
     Collection(
         "rehearsal",

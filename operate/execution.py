@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from labs.catalog import Lab
 from labs.instances import instance_type
 from labs.names import GUARD_STACK, Output
 from operate import laptop, launch
+from operate.account import Account
 from operate.cluster import Cluster
+from operate.deadline import read_deadline
 from operate.fetch import fetch, fetch_shipped
 from operate.follow import Ending, follow
 from operate.launch import FORWARDED, Job, Plan, Seat
@@ -76,7 +80,7 @@ def attend(cluster: Cluster, run: Run, screen: Screen, *, environment: tuple[str
     try:
         ending = follow(cluster, run.name, screen, status=_status(cluster, run), secrets=secrets)
     except KeyboardInterrupt:
-        raise detached(run) from None
+        raise detached(run, cluster.account) from None
     return finish(cluster, run, ending, screen, secrets=secrets)
 
 
@@ -139,14 +143,16 @@ def verdict(run: Run) -> Problem | None:
     return Problem("; ".join(told) or "not everything was fetched", f"see {log if log.exists() else run.folder}")
 
 
-def detached(run: Run) -> Problem:
+def detached(run: Run, account: Account | None) -> Problem:
     """What Ctrl-C means to a run that was launched."""
     nodes = ", ".join(node["name"] for node in run.document["nodes"])
-    return Problem(
-        f"detached from {run.name}, which goes on ({nodes})",
-        f"fab attach --run {run.name} shows it, fab stop --run {run.name} ends it{_guarded(run)}",
-        exit_code=130,
-    )
+    remedy = f"fab attach --run {run.name} shows it, fab stop --run {run.name} ends it"
+    if account is not None:
+        try:
+            remedy += f"; {read_deadline(account, run.document['stack'])}"
+        except (Problem, BotoCoreError, ClientError, KeyboardInterrupt):  # the guard does not need us to know
+            remedy += "; the guard ends the lab at its deadline"
+    return Problem(f"detached from {run.name}, which goes on ({nodes})", remedy, exit_code=130)
 
 
 def stop(cluster: Cluster, run: Run, screen: Screen) -> Run:
@@ -275,7 +281,7 @@ def _start(cluster: Cluster, order: Order, plan: Plan, run: Run, secrets: bytes,
         cluster.shells.each(launch.stop_command(plan.place, plan.run))
         raise
     except KeyboardInterrupt:
-        raise detached(run) from None
+        raise detached(run, cluster.account) from None
     screen.note(f"{plan.run}: {', '.join(job.name for job in plan.jobs)} on {', '.join(cluster.names)}")
 
 
@@ -290,11 +296,6 @@ def _fetch_shipped(cluster: Cluster, run: Run, nodes: Sequence[str], screen: Scr
             screen.note(f"from the bucket {bucket}: {', '.join(Path(path).name for path in found) or 'nothing'}")
     except Problem as problem:
         screen.warn(str(problem))
-
-
-def _guarded(run: Run) -> str:
-    stack = run.document["stack"]
-    return f"; the guard still ends {stack} at its deadline" if stack else ""
 
 
 def _how(code: int | None) -> str:

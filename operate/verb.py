@@ -31,6 +31,7 @@ HELP = {
     "wait": "Longest wait for the nodes to answer, in seconds.",
     "everywhere": "One plain process on every node instead of torchrun over all.",
     "everything": "All rehearsals of this clone.",
+    "hours": "Hours to add to the deadline; 1 where it is left out.",
     "seed": "Fixes ids, placement and the timing of faults.",
     "seconds": "How far, in seconds; an hour where it is left out.",
     "instance_type": "Which type, for example g6.12xlarge; all where it is left out.",

@@ -1,0 +1,90 @@
+"""The last verb of a lab: bring its results home, end it, write the receipt."""
+
+import json as documents
+import shutil
+
+from labs.catalog import Lab
+from labs.names import Output
+from operate import admission, execution, laptop
+from operate.account import Account
+from operate.cluster import open_stack
+from operate.problem import Problem
+from operate.runs import NoRun, Run, find_run
+from operate.screen import Screen
+from operate.stack import find_stack
+from operate.sweep import Sweep
+from operate.teardown import teardown
+
+
+def end_lab(account: Account, lab: Lab, screen: Screen, *, json: bool) -> None:
+    """Stop what runs, fetch it, end the lab of `lab` and print the receipt, which lies with the newest run.
+
+    Raises:
+        Problem: something is left, or could not be looked at; Ctrl-C: the guard ends the lab at its deadline.
+    """
+    run = _newest(lab.stack)
+    if run is not None and run.document["ended"] is None:
+        run = _bring_home(account, lab, run, screen)
+    _withdraw(account, lab.stack)
+    with screen.stage(f"ending {lab.stack}", interrupted="fab teardown goes on where it was; so does the guard") as say:
+        receipt = teardown(
+            account,
+            lab.stack,
+            run=run.name if run else "",
+            progress=lambda made, elapsed: say("; ".join(made.did)) if made.did else None,
+        )
+    path = receipt.write(run.folder if run else laptop.results() / lab.stack)
+    shutil.rmtree(laptop.state(lab.stack))  # the addresses and host keys of nodes that are gone
+    if json:
+        print(documents.dumps(receipt.as_json(), indent=1))
+    else:
+        screen.console.print(receipt.render())
+        screen.note(str(path))
+    leftover(receipt.sweep, lab.stack)
+
+
+def leftover(sweep: Sweep, stack: str = "") -> None:
+    """Nothing, if nothing is left.
+
+    Raises:
+        Problem: something bills or blocks, or could not be looked at.
+    """
+    if sweep.clean:
+        return
+    what = stack or "labs"
+    stacks = sorted({item.stack for item in sweep.left if item.stack})
+    remedy = f"end it: {', '.join(f'cdk destroy {name}' for name in stacks)}; fab audit names a command for each"
+    if not sweep.left:
+        missed = ", ".join(sweep.not_looked_at) or "a price"
+        raise Problem(
+            f"whether anything of {what} is left cannot be told ({missed})", "fab audit says what was refused"
+        )
+    price = sweep.residual_usd_per_hour
+    bill = "at a price that is not known" if price is None else f"at ${price:.4f} per hour"
+    raise Problem(f"{len(sweep.left)} things of {what} are there, {bill}", remedy)
+
+
+def _newest(stack: str) -> Run | None:
+    try:
+        return find_run(stack=stack)
+    except NoRun:
+        return None
+
+
+def _bring_home(account: Account, lab: Lab, run: Run, screen: Screen) -> Run:
+    screen.note(f"{run.name} has not ended: stopping it and fetching what there is")
+    try:
+        with open_stack(account, lab, screen) as cluster:
+            return execution.stop(cluster, run, screen)
+    except Problem as problem:
+        if problem.exit_code == 130:
+            raise
+        screen.warn(f"{run.name} was not fetched: {problem.cause}; what it shipped stays in the bucket")
+        return run
+
+
+def _withdraw(account: Account, stack: str) -> None:
+    found = find_stack(account, stack)
+    group = found.outputs.get(Output.SECURITY_GROUP) if found else None
+    if group:
+        admission.withdraw(account, group)

@@ -42,21 +42,22 @@ def _floor_s(row: Measurement) -> float | None:
 
 def _bars(sheet: Sheet, bars: Sequence[tuple[str, Measurement]]) -> None:
     axes = sheet.panels[0]
-    for index, ((_, row), colour) in enumerate(zip(bars, (SECOND, MEASURED), strict=True)):
+    places = (0.0, 1.7)  # far enough apart for the roof's label between them
+    for place, (_, row), colour in zip(places, bars, (SECOND, MEASURED), strict=True):
         value = median(row.samples_s)
-        axes.bar(index, value, width=0.5, color=colour)
+        axes.bar(place, value, width=0.6, color=colour)
         axes.annotate(
-            quantity(value, "s"), (index, value), xytext=(0, 5), textcoords="offset points", ha="center", color=INK
+            quantity(value, "s"), (place, value), xytext=(0, 5), textcoords="offset points", ha="center", color=INK
         )
         floor = _floor_s(row)
         if floor is not None:
-            axes.plot([index - 0.34, index + 0.34], [floor, floor], color=ROOF, linewidth=2.5)
-            axes.annotate(f"roof {quantity(floor, 's')}", (index + 0.36, floor), xytext=(2, 0),
+            axes.plot([place - 0.4, place + 0.4], [floor, floor], color=ROOF, linewidth=2.5)
+            axes.annotate(f"roof {quantity(floor, 's')}", (place + 0.42, floor), xytext=(2, 0),
                           textcoords="offset points", va="center", color=ROOF)  # fmt: skip
     linear_axis(axes.yaxis, "s", ticks=5)
-    axes.set_xticks(range(len(bars)), [name for name, _ in bars])
+    axes.set_xticks(places, [name for name, _ in bars])
     axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.6, len(bars) - 0.2)
+    axes.set_xlim(-0.7, 2.7)
     axes.set_ylim(0, axes.get_ylim()[1] * 1.08)
     axes.set_title("time, median")
 

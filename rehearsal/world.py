@@ -45,11 +45,14 @@ class World:
         from moto.core import DEFAULT_ACCOUNT_ID
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
+        account.load_ec2()
         account.prepare(DEFAULT_ACCOUNT_ID, self.seed)
         import moto.ec2.urls
         import moto.fsx.urls
 
-        from rehearsal import ec2, fsx
+        import moto.scheduler.urls
+
+        from rehearsal import cloudformation, ec2, fsx, functions, ticks
         from rehearsal.imds import Imds
         from rehearsal.machines import Machines
 
@@ -62,8 +65,11 @@ class World:
         self.imds = Imds(self.machines)
         moto.ec2.urls.url_paths["{0}/"] = ec2.install(self.machines, self.faults).dispatch
         moto.fsx.urls.url_paths["{0}/$"] = fsx.Fsx.dispatch
-        from rehearsal import cloudformation
-
+        for path in moto.scheduler.urls.url_paths:
+            moto.scheduler.urls.url_paths[path] = ticks.Scheduler.dispatch
+        self.functions = functions.Functions(state=self.state, environment=self.environment())
+        functions.install(self.functions)
+        self.ticks = ticks.Ticks(self.functions)
         cloudformation.install(lambda: self.endpoint)
         self._moto = DomainDispatcherApplication(create_backend_app)
 
@@ -90,9 +96,12 @@ class World:
     def start(self) -> None:
         """Begin to answer requests."""
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="http", daemon=True).start()
+        self.ticks.start()
 
     def stop(self) -> None:
         """End all nodes and stop answering."""
+        self.ticks.stop()
+        self.functions.close()
         self.machines.end([node.instance for node in self.nodes.all()])
         self._server.shutdown()
 
@@ -140,13 +149,13 @@ class World:
 
     def _do(self, verb: str, given: dict[str, Any]) -> dict[str, Any]:
         if verb == "advance":
-            clock.advance(float(given["seconds"]))
+            self.ticks.advance(float(given["seconds"]))
         elif verb == "fault":
             self.faults.limit(given["instance_type"], given.get("zone", ""), int(given["left"]))
         elif verb != "status":
             raise ValueError(f"unknown control route {verb!r}")
         nodes = [{"instance": n.instance, "address": n.address, "port": n.port, "open": n.admitted} for n in self.nodes.all()]
-        return {"now": clock.now().isoformat(), "nodes": nodes}
+        return {"now": clock.now().isoformat(), "nodes": nodes, "ticks": self.ticks.runs}
 
 
 def _reply(start: StartResponse, status: int, body: bytes, kind: str) -> list[bytes]:

@@ -18,7 +18,8 @@ class _Attachment(elastic_network_interfaces.Attachment):  # type: ignore[misc] 
         self.network_card_index = getattr(eni, "network_card_index", 0)
 
 
-def install(machines: Machines, faults: Faults) -> type:
-    """The class that is to answer EC2's requests, tied to this rehearsal's machines."""
+def install(machines: Machines, faults: Faults) -> Any:
+    """What is to answer EC2's requests, tied to this rehearsal's machines."""
     elastic_network_interfaces.Attachment = _Attachment
-    return type("Ec2", (Fleets, Networks), {"machines": machines, "faults": faults})
+    bound: Any = type("Ec2", (Fleets, Networks), {"machines": machines, "faults": faults})
+    return bound.dispatch

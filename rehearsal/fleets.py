@@ -12,8 +12,8 @@ from moto.core.responses import ActionResult
 from moto.moto_api._internal import mock_random
 
 from rehearsal import clock, launch
-from rehearsal.instances import Instances, shortage
 from rehearsal.errors import AwsError, NotRehearsed
+from rehearsal.instances import Instances, shortage
 from rehearsal.launch import Order
 
 _HONOURED = {"ClientToken", "DryRun", "LaunchTemplateConfigs", "OnDemandOptions", "SpotOptions", "TagSpecifications",
@@ -152,7 +152,7 @@ class Fleets(Instances):
 
     def describe_fleet_instances(self) -> ActionResult:
         # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeFleetInstances.html
-        raise AwsError("UnsupportedOperation", "DescribeFleetInstances does not support fleets of type instant: use DescribeFleets")
+        raise AwsError("UnsupportedOperation", "DescribeFleetInstances knows no instant fleets: use DescribeFleets")
 
     def delete_fleets(self) -> ActionResult:
         self.error_on_dryrun()
@@ -201,7 +201,7 @@ def _order(template: dict[str, Any], override: dict[str, Any]) -> Order:
     if unknown := sorted(set(override) - _HONOURED_OF_OVERRIDE):
         raise NotRehearsed(f"CreateFleet: Overrides.{unknown[0]}")
     if (template.get("InstanceMarketOptions") or {}).get("MarketType") == "spot":
-        raise AwsError("InvalidParameterCombination", "A fleet's launch template must not hold InstanceMarketOptions spot")
+        raise AwsError("InvalidParameterCombination", "A fleet's launch template takes no InstanceMarketOptions spot")
     request = {key: override[key] for key in ("InstanceType", "ImageId", "Placement") if override.get(key)}
     if zone := override.get("AvailabilityZone"):
         request["Placement"] = {**(template.get("Placement") or {}), "AvailabilityZone": zone}

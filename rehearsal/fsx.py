@@ -105,11 +105,11 @@ def check(request: dict[str, Any]) -> None:
     if lustre.get("EfaEnabled"):
         if kind != "PERSISTENT_2" or not lustre.get("MetadataConfiguration"):
             raise _bad("EfaEnabled needs PERSISTENT_2 and a MetadataConfiguration")
-        step = _EFA_STEP_GIB[rate]
+        step = _EFA_STEP_GIB[int(rate or 0)]
         if capacity <= 0 or capacity % step:
             raise _bad(f"StorageCapacity {capacity} GiB: with EFA at {rate} MB/s/TiB use multiples of {step}")
     elif capacity != 1200 and (capacity <= 0 or capacity % 2400):
-        raise _bad(f"StorageCapacity {capacity} GiB is not valid for {kind} on SSD: use 1200, 2400 or multiples of 2400")
+        raise _bad(f"StorageCapacity {capacity} GiB is not valid for {kind}: use 1200, 2400 or multiples of 2400")
 
 
 def _bad(message: str) -> AwsError:
@@ -207,6 +207,9 @@ class Fsx(BaseResponse):  # type: ignore[misc]  # moto ships no types
             row = self._association(self._get_param("AssociationId"))
             del _associations[row["AssociationId"]]
         return ActionResult({"AssociationId": row["AssociationId"], "Lifecycle": "DELETING"})
+
+    def describe_backups(self) -> ActionResult:
+        return ActionResult({"Backups": []})  # scratch file systems have none, and CreateBackup is not rehearsed
 
     def list_tags_for_resource(self) -> ActionResult:
         arn = self._get_param("ResourceARN")

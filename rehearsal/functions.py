@@ -23,7 +23,7 @@ from moto.logs.models import logs_backends
 from rehearsal import clock, processes
 from rehearsal.errors import NotRehearsed
 
-_SANDBOX = Path(__file__).with_name("sandbox.py")
+_SANDBOX = str(Path(__file__).with_name("sandbox.py"))
 
 
 class Functions:
@@ -83,7 +83,7 @@ class _Sandbox:
         with self._log.open("ab") as log:
             # -P keeps this folder's modules off the function's path; the descriptors become 3 and 4 in the child.
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", f'exec "$0" -P "$1" 3<&{their_events} 4>&{their_answers}', sys.executable, str(_SANDBOX)],
+                ["/bin/sh", "-c", f'exec "$0" -P "$1" 3<&{their_events} 4>&{their_answers}', sys.executable, _SANDBOX],
                 cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 pass_fds=[their_events, their_answers],
             )  # fmt: skip
@@ -153,7 +153,7 @@ def install(functions: Functions) -> None:
     def get_configuration(self: Any, *rest: Any, **named: Any) -> dict[str, Any]:
         shown: dict[str, Any] = configuration(self, *rest, **named)
         place = {"LogFormat": "Text", "LogGroup": self.logs_group_name, **self.logging_config}
-        (shown["Configuration"] if "Configuration" in shown else shown)["LoggingConfig"] = place
+        shown.get("Configuration", shown)["LoggingConfig"] = place
         return shown
 
     def invoke(self: Any, body: Any, request_headers: Any, response_headers: Any) -> bytes:

@@ -5,24 +5,20 @@ from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.types import Base64EncodedString
-from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
-from moto.ec2.responses import EC2Response
 from moto.ec2.utils import parse_user_data
-from moto.iam.exceptions import NotFoundException
-from moto.ssm.models import ssm_backends
 
 from rehearsal import clock, launch
 from rehearsal.errors import AwsError
 from rehearsal.faults import Faults
 from rehearsal.launch import Order
 from rehearsal.machines import Machines
-from rehearsal.placement import PlacementGroups
+from rehearsal.orders import Orders
 
 _CARD_STRIDE = 100
 """moto keys a machine's interfaces by device index alone; card * stride + device keeps cards apart."""
 
 
-class Instances(PlacementGroups, EC2Response):  # type: ignore[misc]  # moto ships no types
+class Instances(Orders):
     """RunInstances and what follows from it."""
 
     machines: Machines
@@ -47,124 +43,18 @@ class Instances(PlacementGroups, EC2Response):  # type: ignore[misc]  # moto shi
             self.launched[token] = reservation
         return ActionResult(reservation)
 
-    def template_data(self, named: dict[str, Any] | None) -> dict[str, Any]:
-        """Data of the launch template version that a request names, with the tags EC2 adds; {} where it names none."""
-        if not named:
-            return {}
-        version = self.ec2_backend._get_template_from_args(named)
-        tags = [
-            {"Key": "aws:ec2launchtemplate:id", "Value": version.template.id},
-            {"Key": "aws:ec2launchtemplate:version", "Value": str(version.number)},
-        ]
-        specifications = [*(version.data.get("TagSpecifications") or []), {"ResourceType": "instance", "Tags": tags}]
-        data = {**version.data, "TagSpecifications": specifications}
-        if data.get("UserData") is not None:
-            data["UserData"] = str(data["UserData"])  # moto wraps what came in as base64
-        return data
-
-    def prepare(self, order: Order) -> str:
-        """Check an order against the account, fill in what EC2 would fill in, and return its zone.
-
-        Raises:
-            AwsError: what AWS would answer.
-        """
-        order["ImageId"] = self._image(str(order.get("ImageId", "")))
-        kind = launch.check(order)
-        backend = self.ec2_backend
-        interfaces = order["NetworkInterfaces"]
-        if interfaces:
-            given = interfaces[0].get("NetworkInterfaceId")
-            own = backend.get_network_interface(given) if given else None
-            if own and own.instance:
-                raise AwsError("InvalidNetworkInterface.InUse", f"Interface '{given}' is currently in use.")
-            subnet_id = own.subnet.id if own else interfaces[0].get("SubnetId")
-        else:
-            subnet_id = order.get("SubnetId")
-        subnet = backend.get_subnet(subnet_id) if subnet_id else self._default_subnet(order)
-        order["SubnetId"] = subnet.id
-        for group in [*order.get("SecurityGroupIds", []), *(g for i in interfaces for g in i.get("Groups") or [])]:
-            if backend.get_security_group_from_id(group) is None:
-                raise AwsError("InvalidGroup.NotFound", f"The security group '{group}' does not exist")
-        if (key := order.get("KeyName")) and key not in backend.key_pairs:
-            raise AwsError("InvalidKeyPair.NotFound", f"The key pair '{key}' does not exist")
-        zone = str(subnet.availability_zone)
-        self._check_zone(kind.name, zone)
-        self._check_profile(order)
-        if name := (order.get("Placement") or {}).get("GroupName"):
-            self._check_group(name, kind.name, kind.burstable, zone)
-        if reservation := launch.reservation_of(order):
-            raise AwsError(
-                "InvalidCapacityReservationId.NotFound", f"The capacity reservation '{reservation}' does not exist"
-            )
-        return zone
-
-    def _image(self, image: str) -> str:
-        if image.startswith("resolve:ssm:"):
-            name = image.removeprefix("resolve:ssm:")
-            parameter = ssm_backends[self.current_account][self.region].get_parameter(name)
-            if parameter is None:
-                raise AwsError("InvalidParameterValue", f"The parameter '{name}' of ImageId does not exist")
-            image = str(parameter.value)
-        if image and image not in self.ec2_backend.amis:
-            raise AwsError("InvalidAMIID.NotFound", f"The image id '[{image}]' does not exist")
-        return image
-
-    def _default_subnet(self, order: Order) -> Any:
-        zone = (order.get("Placement") or {}).get("AvailabilityZone") or f"{self.region}a"
-        subnet = self.ec2_backend.get_default_subnets().get(zone)
-        if subnet is None:
-            raise AwsError("MissingInput", f"No default subnet for availability zone: '{zone}'.")
-        return subnet
-
-    def _check_zone(self, kind: str, zone: str) -> None:
-        offered = sorted(
-            row["Location"]
-            for row in INSTANCE_TYPE_OFFERINGS["availability-zone"].get(self.region, [])
-            if row["InstanceType"] == kind
-        )
-        if offered and zone not in offered:
-            raise AwsError(
-                "Unsupported",
-                f"Your requested instance type ({kind}) is not supported in your requested Availability Zone ({zone}). "
-                "Please retry your request by not specifying an Availability Zone or choosing " + ", ".join(offered) + ".",
-            )
-
-    def _check_profile(self, order: Order) -> None:
-        from moto.ec2.utils import filter_iam_instance_profiles
-
-        if profile := order.get("IamInstanceProfile"):
-            try:
-                filter_iam_instance_profiles(
-                    self.current_account, self.partition, profile.get("Arn"), profile.get("Name")
-                )
-            except NotFoundException:
-                name = profile.get("Arn") or profile.get("Name")
-                raise AwsError(
-                    "InvalidParameterValue", f"Value ({name}) for parameter iamInstanceProfile is invalid."
-                ) from None
-
-    def _check_group(self, name: str, kind: str, burstable: bool, zone: str) -> None:
-        group = self.group(name)
-        if burstable:
-            raise AwsError(
-                "InvalidParameterCombination",
-                f"Cluster placement groups are not supported by the '{kind}' instance type. "
-                "Specify a supported instance type or change the placement group strategy, and try again.",
-            )
-        for member in group.members:
-            elsewhere = self.ec2_backend.get_instance(member).placement.zone
-            if elsewhere != zone:
-                raise AwsError(
-                    "InvalidParameterValue", f"Placement group {name} is in {elsewhere}: it cannot take one in {zone}."
-                )
-
     def launch(self, order: Order, count: int, tags: dict[str, str]) -> Any:
         """Make `count` instances of a prepared order, each with its machine."""
+        reserved = launch.reservation_of(order)
+        room = self.enter_reservation(reserved, count) if reserved else None
         reservation = self.ec2_backend.run_instances(
             order["ImageId"], count, parse_user_data(order.get("UserData")), [], **self._moto_arguments(order, tags)
         )
         for instance in reservation.instances:
             self._complete(instance, order)
+            if room:
+                instance.capacity_reservation_id = room.id
+                room.users.add(instance.id)
             self.machines.boot(instance)
         return reservation
 
@@ -190,7 +80,10 @@ class Instances(PlacementGroups, EC2Response):  # type: ignore[misc]  # moto shi
             "monitoring_state": "enabled" if (order.get("Monitoring") or {}).get("Enabled") else "disabled",
             "metadata_options": order.get("MetadataOptions") or {},
             "block_device_mappings": self._devices(order),
-            "tags": {"instance": {**launch.tags_of(order, "instance"), **tags}, "volume": launch.tags_of(order, "volume")},
+            "tags": {
+                "instance": {**launch.tags_of(order, "instance"), **tags},
+                "volume": launch.tags_of(order, "volume"),
+            },
         }  # fmt: skip
 
     def _devices(self, order: Order) -> list[dict[str, Any]]:
@@ -200,7 +93,8 @@ class Instances(PlacementGroups, EC2Response):  # type: ignore[misc]  # moto shi
             devices.insert(0, {"DeviceName": root, "Ebs": {}})
         for device in devices:
             is_root = device["DeviceName"] == root
-            device["Ebs"] = {"VolumeSize": 8, "VolumeType": "gp3", "DeleteOnTermination": is_root, **device.get("Ebs", {})}
+            usual = {"VolumeSize": 8, "VolumeType": "gp3", "DeleteOnTermination": is_root}
+            device["Ebs"] = {**usual, **device.get("Ebs", {})}
         return devices
 
     def _complete(self, instance: Any, order: Order) -> None:
@@ -259,7 +153,8 @@ class Instances(PlacementGroups, EC2Response):  # type: ignore[misc]  # moto shi
                 interface.subnet.del_subnet_ip(taken)
                 interface.private_ip_address = taken
                 interface.private_ip_addresses[0]["PrivateIpAddress"] = taken
-        volumes = [device.volume_id for device in instance.block_device_mapping.values() if device.delete_on_termination]
+        devices = instance.block_device_mapping.values()
+        volumes = [device.volume_id for device in devices if device.delete_on_termination]
         instance.terminate()
         for volume in volumes:
             backend.tags.pop(volume, None)
@@ -270,6 +165,8 @@ class Instances(PlacementGroups, EC2Response):  # type: ignore[misc]  # moto shi
                 interface.attachment_id, interface.instance, interface.status = None, None, "available"
         if instance.placement.group_name:
             self.group(instance.placement.group_name).members.discard(instance.id)
+        for reservation in self.capacity.values():
+            reservation.users.discard(instance.id)
 
     def stop_instances(self) -> ActionResult:
         for instance in self.ec2_backend.get_multi_instances_by_id(self._get_param("InstanceIds", [])):

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rehearsal import processes
 
@@ -83,7 +84,7 @@ class Init:
                 raise OSError(problem)
 
     def order_end(self) -> None:
-        """Ask the init to kill everything on the node; `await_end` waits for it. Two steps, so that nodes end at once."""
+        """Ask the init to kill everything on the node; `await_end` waits. Two steps: nodes end together."""
         with self._lock:
             try:
                 self._say({"end": True})
@@ -173,7 +174,7 @@ class _NodeInit:
 
     def _obey(self, line: bytes) -> bool:
         # One order is outstanding at a time and is short, so it arrives whole. Nothing arrives: the server is gone.
-        order = json.loads(line) if line else {"end": True}
+        order: dict[str, Any] = json.loads(line) if line else {"end": True}
         if "end" in order:
             self._listen([])
             processes.end(lambda: processes.descendants([os.getpid()]))

@@ -93,7 +93,7 @@ def check(order: Order) -> InstanceType:
     try:
         kind = instance_type(str(order["InstanceType"]))
     except ValueError as error:
-        raise AwsError("InvalidParameterValue", f"Invalid value '{order['InstanceType']}' for InstanceType. {error}") from None
+        raise AwsError("InvalidParameterValue", f"Invalid value for InstanceType: {error}") from None
     for specification in order["TagSpecifications"]:
         if specification["ResourceType"] not in _TAGGABLE:
             raise AwsError(
@@ -160,7 +160,7 @@ def _check_interface(interface: Order, kind: InstanceType, *, alone: bool) -> No
     if device >= kind.cards[card].interfaces:
         raise AwsError(
             "AttachmentLimitExceeded",
-            f"Device index {device} is too high: network card {card} of '{kind.name}' holds {kind.cards[card].interfaces}.",
+            f"Device index {device} is too high: card {card} of '{kind.name}' holds {kind.cards[card].interfaces}.",
         )
     if _is_efa(interface) and kind.efas and not kind.cards[card].efa:
         raise AwsError("InvalidParameterCombination", f"Network card {card} of '{kind.name}' takes no EFA.")
@@ -170,7 +170,8 @@ def _check_interface(interface: Order, kind: InstanceType, *, alone: bool) -> No
         if not alone:
             raise AwsError(
                 "InvalidParameterCombination",
-                "The associatePublicIPAddress parameter cannot be specified when launching with multiple network interfaces.",
+                "The associatePublicIPAddress parameter cannot be specified when launching with multiple network "
+                "interfaces.",
             )
         if interface.get("NetworkInterfaceId"):
             raise AwsError(

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from labs.names import TAG_SSH_PORT, TAG_SSH_USER
 from moto.core import DEFAULT_ACCOUNT_ID
+
+from labs.names import TAG_SSH_PORT, TAG_SSH_USER
 from rehearsal import cloudinit, fsx
 from rehearsal.nodes import Boot, Node, Nodes
 
@@ -52,9 +53,7 @@ class Machines:
         keys = data.authorized_keys
         if instance.key_name:
             keys += (instance.ec2_backend.key_pairs[instance.key_name].public_key.strip(),)
-        node = self.nodes.create(
-            Boot(instance=instance.id, authorized_keys=keys, environment=environment, ready=ready)
-        )
+        node = self.nodes.create(Boot(instance=instance.id, authorized_keys=keys, environment=environment, ready=ready))
         interface = instance.nics[0]
         interface.rehearsal_subnet_address = interface.private_ip_address
         interface.private_ip_address = node.address

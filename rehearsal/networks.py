@@ -4,8 +4,8 @@ from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 
-from rehearsal.instances import Instances
 from rehearsal.errors import AwsError
+from rehearsal.instances import Instances
 
 
 def _violation(message: str) -> AwsError:

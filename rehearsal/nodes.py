@@ -114,7 +114,7 @@ class Nodes:
                 sshd=self._sshd,
                 config=str(node.folder / "sshd_config"),
                 log=str(self._state / "logs" / f"{node.instance}.log"),
-                environment={processes.MARK: str(self._state), "PATH": _PATH, "REHEARSAL_NODE": node.instance},
+                environment={"PATH": _PATH, **self._marks(node)},
             )
             node.init = self._keeper.boot(order)
             record(self._state, node.init.pid, node.instance)
@@ -165,8 +165,11 @@ class Nodes:
         (node.home / ".rooflab" / "env.sh").write_text(_environment_file(node))
         (node.home / ".rooflab" / "ready").write_text(node.boot.ready + "\n")
 
+    def _marks(self, node: Node) -> dict[str, str]:
+        return {processes.MARK: str(self._state), "REHEARSAL_NODE": node.instance}
+
     def _config(self, node: Node) -> str:
-        fixed = {"HOME": str(node.home), "PATH": _PATH, "REHEARSAL_NODE": node.instance, processes.MARK: str(self._state)}
+        fixed = {"HOME": str(node.home), "PATH": _PATH, **self._marks(node)}
         sftp = next((path for path in _SFTP if Path(path).exists()), "internal-sftp")
         enter = f"/bin/sh {shlex.quote(str(node.folder / 'enter'))}"
         # Ubuntu's own choices where they matter: it accepts LANG and LC_* from a client, and nothing else.

@@ -48,7 +48,7 @@ def _answer(handler: str, order: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Answer events until there are no more."""
     sys.path.insert(0, str(Path.cwd()))
-    with open(EVENTS) as events, open(ANSWERS, "w") as answers:  # noqa: PTH123  # descriptors, not paths
+    with open(EVENTS) as events, open(ANSWERS, "w") as answers:  # descriptors, not paths
         for line in events:
             answer = _answer(os.environ["_HANDLER"], json.loads(line))
             sys.stdout.flush()

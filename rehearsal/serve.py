@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--state", type=Path, required=True, help="folder for everything that the rehearsal keeps")
     parser.add_argument("--seed", type=int, default=0, help="fixes all ids")
     parser.add_argument("--port", type=int, default=0, help="0 chooses a free one")
-    parser.add_argument("--ready-fd", type=int, default=-1, help="descriptor that gets a line when requests are answered")
+    parser.add_argument("--ready-fd", type=int, default=-1, help="gets a line when requests are answered")
     options = parser.parse_args(arguments)
     state: Path = options.state.resolve()
     for folder in ("logs", "nodes", "shared", "functions"):
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
     access_key = "AKIA" + "".join(secrets.choice(_ALPHABET) for _ in range(16))
     world = World(
         name=options.name, state=state, seed=options.seed, port=options.port, keeper=keeper, sshd=sshd,
-        access_key=access_key, secret_key=secrets.token_urlsafe(30),
+        key=access_key, secret=secrets.token_urlsafe(30),
     )  # fmt: skip
     gc.freeze()
     gc.enable()

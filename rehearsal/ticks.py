@@ -157,6 +157,4 @@ class Scheduler(EventBridgeSchedulerResponse):  # type: ignore[misc]  # moto shi
             raise NotRehearsed(f"a schedule's target {target.get('Arn')}: only Lambda functions")
         roles = iam_backends[self.current_account]["aws"].roles.values()
         if target.get("RoleArn") not in {role.arn for role in roles}:
-            raise AwsError(
-                "ValidationException", f"The execution role you provide must exist: {target.get('RoleArn')}"
-            )
+            raise AwsError("ValidationException", f"The execution role you provide must exist: {target.get('RoleArn')}")

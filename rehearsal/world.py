@@ -25,14 +25,14 @@ class World:
     """A running rehearsal."""
 
     def __init__(
-        self, *, name: str, state: Path, seed: int, port: int, keeper: Keeper, sshd: str, access_key: str, secret_key: str
+        self, *, name: str, state: Path, seed: int, port: int, keeper: Keeper, sshd: str, key: str, secret: str
     ) -> None:
         self.name = name
         self.state = state
         self.seed = seed
         self._keeper = keeper
-        self._key = access_key
-        self._secret = secret_key
+        self._key = key
+        self._secret = secret
         record(state, os.getpid(), "server")
         record(state, keeper.pid, "keeper")
         self._server = _bind(port, self)
@@ -49,7 +49,6 @@ class World:
         account.prepare(DEFAULT_ACCOUNT_ID, self.seed)
         import moto.ec2.urls
         import moto.fsx.urls
-
         import moto.scheduler.urls
 
         from rehearsal import cloudformation, ec2, fsx, functions, ticks
@@ -63,7 +62,7 @@ class World:
             secret_key=self._secret,
         )  # fmt: skip
         self.imds = Imds(self.machines)
-        moto.ec2.urls.url_paths["{0}/"] = ec2.install(self.machines, self.faults).dispatch
+        moto.ec2.urls.url_paths["{0}/"] = ec2.install(self.machines, self.faults)
         moto.fsx.urls.url_paths["{0}/$"] = fsx.Fsx.dispatch
         for path in moto.scheduler.urls.url_paths:
             moto.scheduler.urls.url_paths[path] = ticks.Scheduler.dispatch
@@ -154,7 +153,10 @@ class World:
             self.faults.limit(given["instance_type"], given.get("zone", ""), int(given["left"]))
         elif verb != "status":
             raise ValueError(f"unknown control route {verb!r}")
-        nodes = [{"instance": n.instance, "address": n.address, "port": n.port, "open": n.admitted} for n in self.nodes.all()]
+        nodes = [
+            {"instance": node.instance, "address": node.address, "port": node.port, "open": node.admitted}
+            for node in self.nodes.all()
+        ]
         return {"now": clock.now().isoformat(), "nodes": nodes, "ticks": self.ticks.runs}
 
 
@@ -176,9 +178,10 @@ def _refuse(start: StartResponse, environ: Environ, status: int, error: AwsError
     inner = f"<Code>{escape(error.code)}</Code><Message>{escape(error.message)}</Message>"
     if "urlencoded" in kind:
         # The query protocols and EC2's look for different wrappings; a parser finds its own.
-        ec2 = "/ec2/" in environ.get("HTTP_AUTHORIZATION", "")
-        text = f"<Response><Errors><Error>{inner}</Error></Errors><RequestID>0</RequestID></Response>" if ec2 else (
-            f"<ErrorResponse><Error><Type>Sender</Type>{inner}</Error><RequestId>0</RequestId></ErrorResponse>")  # fmt: skip
+        if "/ec2/" in environ.get("HTTP_AUTHORIZATION", ""):
+            text = f"<Response><Errors><Error>{inner}</Error></Errors><RequestID>0</RequestID></Response>"
+        else:
+            text = f"<ErrorResponse><Error><Type>Sender</Type>{inner}</Error><RequestId>0</RequestId></ErrorResponse>"
     else:
         text = f"<Error>{inner}</Error>"
     return _reply(start, status, text.encode(), "text/xml")

@@ -62,7 +62,7 @@ class Cluster(Construct):
         if capacity.is_spot(lab):
             template = self._template("Template", interfaces, f"{lab.stack} node")
             self.fleet = capacity.spot_fleet(
-                self, "Fleet", lab=lab, template=template, subnet_ids=[network.subnet.subnet_id], tags=_marks(lab)
+                self, "Fleet", lab=lab, template=template, subnet_ids=[network.subnet_id], tags=_marks(lab)
             )
         elif len(interfaces) == 1:
             template = self._template("Template", interfaces, f"{lab.stack} node")
@@ -93,7 +93,7 @@ class Cluster(Construct):
         primary = ec2.CfnNetworkInterface(
             self,
             f"Primary{index}",
-            subnet_id=self._network.subnet.subnet_id,
+            subnet_id=self._network.subnet_id,
             group_set=[self._network.security_group_id],
             description=f"{name}, primary",
         )
@@ -164,7 +164,7 @@ class Cluster(Construct):
             interface_type=interface.kind,
             groups=[self._network.security_group_id],
             # A fleet states the subnet in its override instead.
-            subnet_id=None if capacity.is_spot(self._lab) else self._network.subnet.subnet_id,
+            subnet_id=None if capacity.is_spot(self._lab) else self._network.subnet_id,
             associate_public_ip_address=True if alone else None,
             delete_on_termination=True,
         )

@@ -41,6 +41,7 @@ class Network(Construct):
         self.subnet = self.vpc.public_subnets[0]
         # Names that every interface of every node repeats: short ones keep templates below 50 KiB.
         _named(self.subnet, "Subnet")
+        self.subnet_id = self.subnet.subnet_id
         group = ec2.CfnSecurityGroup(
             self,
             "Nodes",

@@ -110,7 +110,7 @@ class Storage(Construct):
             file_system_type_version=VERSION,
             storage_type="SSD",
             storage_capacity=size.capacity_gib,
-            subnet_ids=[network.subnet.subnet_id],
+            subnet_ids=[network.subnet_id],
             security_group_ids=[group.ref],
             lustre_configuration=fsx.CfnFileSystem.LustreConfigurationProperty(
                 deployment_type=size.deployment,

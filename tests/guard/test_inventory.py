@@ -6,7 +6,7 @@ from guard import inventory
 from guard.inventory import look
 from guard.removal import DEADLINES
 from labs import names
-from tests.guard.conftest import Bench
+from tests.guard.bench import Bench
 
 
 def kinds(bench: Bench, stack: str = "") -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 from guard.inventory import look
 from guard.order import RANKS, due
 from guard.removal import Step, step
-from tests.guard.conftest import Bench
+from tests.guard.bench import Bench
 
 STACK = "Lab3Stack"
 

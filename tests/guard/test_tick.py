@@ -11,7 +11,7 @@ import pytest
 import guard.tick
 from guard.inventory import look
 from guard.tick import deadline_of, handler, tick
-from tests.guard.conftest import Bench
+from tests.guard.bench import Bench
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = ("inventory.py", "order.py", "removal.py", "tick.py")

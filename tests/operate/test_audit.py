@@ -1,0 +1,121 @@
+"""The sweep: what is in the account, what it costs, what removes it."""
+
+import json
+import shlex
+
+import pytest
+from rich.console import Console
+
+from guard.inventory import Call
+from operate.sweep import shell, sweep
+from tests.operate.ended_lab import moto_account
+
+
+@pytest.fixture
+def account(monkeypatch):
+    with moto_account(monkeypatch) as made:
+        yield made
+
+
+def test_an_empty_account_is_clean(account) -> None:
+    found = sweep(account)
+    assert (found.left, found.not_looked_at) == ((), {})
+    assert found.residual_usd_per_hour == 0.0
+    assert found.exit_code == 0
+    assert found.lines()[-1] == "residual $0.00/h"
+
+
+def test_what_is_left_is_priced_and_comes_with_its_command(account) -> None:
+    volume = account.bench.volume(TagSpecifications=account.bench.tags("volume"))
+    found = sweep(account)
+    (left,) = found.left
+    assert (left.kind, left.id, left.stack, left.lab) == ("volume", volume, "Lab3Stack", "3")
+    assert left.usd_per_hour == pytest.approx(100 * 0.08 / 730)
+    assert left.command == f"aws ec2 delete-volume --region us-east-1 --volume-id {volume}"
+    assert found.residual_usd_per_hour == left.usd_per_hour
+    assert found.exit_code == 1
+
+
+def test_a_leftover_that_is_free_is_not_clean_either(account) -> None:
+    bench = account.bench
+    bench.ec2.create_vpc(CidrBlock="10.0.0.0/16", TagSpecifications=bench.tags("vpc"))
+    found = sweep(account)
+    assert found.residual_usd_per_hour == 0.0
+    assert found.exit_code == 1
+
+
+def test_an_unknown_price_leaves_the_residual_unknown(account) -> None:
+    bench = account.bench
+    bench.ec2.create_volume(
+        AvailabilityZone="us-east-1a", Size=10, VolumeType="io1", Iops=100, TagSpecifications=bench.tags("volume")
+    )
+    found = sweep(account)
+    assert found.residual_usd_per_hour is None
+    assert found.exit_code == 1
+    assert any(line.startswith("price unknown: volume vol-") for line in found.lines())
+    assert found.lines()[-1] == "residual unknown/h"
+
+
+def test_a_sweep_that_could_not_look_is_not_clean(account) -> None:
+    account.bench.refuse("ec2:DescribeVolumes")
+    found = sweep(account)
+    assert found.left == ()
+    assert found.residual_usd_per_hour is None
+    assert found.exit_code == 1
+    assert (
+        "not looked at: volume because no permission for ec2:DescribeVolumes: allow it (UnauthorizedOperation)"
+        in found.lines()
+    )
+
+
+def test_what_stands_on_purpose_is_listed_apart_and_not_counted(account) -> None:
+    bench = account.bench
+    cloudformation = bench.clients("cloudformation")
+    template = {"Resources": {"Results": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "results"}}},
+                "Outputs": {"ResultsBucket": {"Value": {"Ref": "Results"}}}}  # fmt: skip
+    cloudformation.create_stack(
+        StackName="GuardStack",
+        TemplateBody=json.dumps(template),
+        Tags=[{"Key": "rooflab:stack", "Value": "GuardStack"}],
+    )
+    reservation = {"CapacityReservationId": "cr-1", "State": "active", "InstanceType": "g6.xlarge"}
+    bench.answers["ec2:DescribeCapacityReservations"] = {"CapacityReservations": [reservation]}
+    found = sweep(account)
+    assert found.clean
+    assert {(item.kind, item.id) for item in found.standing} == {
+        ("stack", "GuardStack"), ("bucket", "results"), ("capacity-reservation", "cr-1"),
+    }  # fmt: skip
+    assert any("cr-1, a reservation of the user's own" in line for line in found.lines())
+
+
+def test_a_sweep_of_one_lab_leaves_others_out(account) -> None:
+    account.bench.volume(TagSpecifications=account.bench.tags("volume", "Lab1Stack"))
+    assert sweep(account, "Lab3Stack").clean
+    assert not sweep(account).clean
+
+
+def test_the_answer_for_programs_is_json(account) -> None:
+    account.bench.volume(TagSpecifications=account.bench.tags("volume"))
+    document = json.loads(json.dumps(sweep(account).as_json()))
+    assert document["clean"] is False
+    assert document["residual_usd_per_hour"] == pytest.approx(100 * 0.08 / 730)
+    assert document["left"][0]["kind"] == "volume"
+
+
+def test_the_table_shows_what_removes_a_thing(account) -> None:
+    account.bench.volume(TagSpecifications=account.bench.tags("volume"))
+    console = Console(width=240)
+    with console.capture() as shown:
+        console.print(sweep(account).table())
+    assert "aws ec2 delete-volume" in shown.get()
+
+
+def test_a_call_is_one_shell_command() -> None:
+    rules = [{"IpProtocol": "tcp", "UserIdGroupPairs": [{"GroupId": "sg-2"}]}]
+    call = Call("ec2", "revoke_security_group_ingress", {"GroupId": "sg-1", "IpPermissions": rules})
+    words = shlex.split(shell(call, "eu-west-1"))
+    assert words[:5] == ["aws", "ec2", "revoke-security-group-ingress", "--region", "eu-west-1"]
+    assert words[5:8] == ["--group-id", "sg-1", "--ip-permissions"]
+    assert json.loads(words[8]) == rules
+    fleets = Call("ec2", "delete_fleets", {"TerminateInstances": True, "FleetIds": ["fleet-1"]})
+    assert shell(fleets, "eu-west-1").endswith("--terminate-instances --fleet-ids fleet-1")

@@ -1,0 +1,139 @@
+"""What a lab and what a single thing costs, and that an unknown price is never 0."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from guard.inventory import KINDS
+from guard.order import RANKS
+from labs.catalog import LABS, STORAGE, find_lab
+from operate.money import FREE, STORAGE_GIB, cost_of, dollars, price_of, so_far, total
+from stacks.storage import SIZES
+from tests.operate.ended_lab import item
+
+
+def test_lab_3_is_the_sum_of_its_lines() -> None:
+    cost = cost_of(LABS[3])
+    nodes, disks, addresses, lustre = (line.usd_per_hour for line in cost.lines)
+    assert nodes == pytest.approx(2 * 4.602, abs=0.001)
+    assert disks == pytest.approx(2 * 150 * 0.08 / 730)
+    assert addresses == pytest.approx(2 * 0.005)
+    assert lustre == pytest.approx(1200 * 0.14 / 730)
+    assert cost.usd_per_hour == pytest.approx(9.204 + 0.03288 + 0.01 + 0.23014, abs=0.001)
+    assert cost.usd(4) == pytest.approx(4 * 9.477, abs=0.01)
+
+
+def test_every_line_says_where_its_price_comes_from() -> None:
+    for lab in LABS.values():
+        assert all(line.source and "20" in line.source for line in cost_of(lab).lines)
+
+
+def test_a_lab_without_storage_has_no_line_for_it() -> None:
+    assert len(cost_of(LABS[3].override(storage="none")).lines) == 3
+
+
+@pytest.mark.parametrize("storage", STORAGE)
+def test_the_file_system_is_as_large_as_the_one_that_the_stack_makes(storage: str) -> None:
+    row, gib = STORAGE_GIB[storage]
+    size = SIZES.get(storage)
+    assert gib == (size.capacity_gib if size else 0)
+    assert row == ("" if not size else size.deployment + (f"-{size.mbps_per_tib}" if size.mbps_per_tib else ""))
+
+
+def test_a_price_that_is_not_known_makes_the_sum_unknown_and_says_why() -> None:
+    cost = cost_of(find_lab(1).override(instance_type="p5.48xlarge", capacity="block:cr-0123"))
+    assert cost.usd_per_hour is None
+    assert cost.usd(4) is None
+    assert "paid when it is bought" in cost.lines[0].source
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(cost.table())
+    assert "unknown" in shown.get()
+    assert "$0.00" not in shown.get().splitlines()[-2]
+
+
+def test_spot_is_priced_as_a_bound_and_says_so() -> None:
+    assert any(note.startswith("spot: at most this") for note in cost_of(LABS[4]).notes)
+
+
+def test_another_region_is_said_to_be_priced_as_us_east_1() -> None:
+    assert cost_of(LABS[0], region="eu-west-1").notes == ("eu-west-1 is priced as us-east-1",)
+    assert cost_of(LABS[0]).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("found", "usd"),
+    [
+        (item("instance", state="running", InstanceType="g6.xlarge"), 0.805),
+        (item("instance", state="stopped", InstanceType="g6.xlarge"), 0.0),
+        (item("instance", state="running", InstanceType="x99.large"), None),
+        (item("volume", VolumeType="gp3", Size=730), 0.08),
+        (item("volume", VolumeType="gp3", Size=730, Iops=4000, Throughput=225), 0.08 + (5 + 4) / 730),
+        (item("volume", VolumeType="io2", Size=730, Iops=4000), None),
+        (item("snapshot", VolumeSize=730), 0.05),
+        (item("snapshot", VolumeSize=730, StorageTier="archive"), 0.0125),
+        (item("address"), 0.005),
+        (item("nat-gateway", state="available"), 0.045),
+        (item("vpc-endpoint", VpcEndpointType="Gateway"), 0.0),
+        (item("vpc-endpoint", VpcEndpointType="Interface", SubnetIds=["a", "b"]), 0.02),
+        (item("vpc-endpoint", VpcEndpointType="GatewayLoadBalancer"), None),
+        (item("load-balancer", Type="application"), 0.0225),
+        (item("load-balancer", Type="gateway"), None),
+        (item("log-group", storedBytes=0), 0.0),
+        (item("log-group", storedBytes=730e9), 0.03),
+        (item("backup"), None),
+        (item("capacity-reservation", InstanceType="g6.xlarge", TotalInstanceCount=2), 1.61),
+        (item("capacity-reservation", InstanceType="p5.48xlarge", ReservationType="capacity-block"), None),
+        (item("network-interface", Association_IpOwnerId="amazon"), 0.005),
+        (item("network-interface", Association_IpOwnerId="123456789012"), 0.0),
+        (item("something-new"), None),
+    ],
+    ids=str,
+)
+def test_a_thing_found_in_the_account_has_its_price(found, usd) -> None:
+    price = price_of(found)
+    assert price.source
+    assert price.usd_per_hour == (None if usd is None else pytest.approx(usd, abs=0.0006))
+
+
+@pytest.mark.parametrize(
+    ("deployment", "rate", "usd"),
+    [("SCRATCH_2", None, 0.14), ("PERSISTENT_2", 125, 0.145), ("PERSISTENT_2", 1000, 0.6), ("PERSISTENT_1", 50, None)],
+)
+def test_a_file_system_is_priced_by_its_deployment(deployment, rate, usd) -> None:
+    found = item("file-system", StorageCapacity=730, LustreConfiguration_DeploymentType=deployment)
+    facts = dict(found.facts) | {"LustreConfiguration.DeploymentType": deployment}
+    facts["LustreConfiguration.PerUnitStorageThroughput"] = rate
+    price = price_of(type(found)(kind="file-system", id="fs-1", stack="", facts=facts))
+    assert price.usd_per_hour == (None if usd is None else pytest.approx(usd))
+
+
+def test_every_kind_that_the_guard_looks_for_is_free_or_priced_by_name() -> None:
+    assert len(KINDS) == sum(map(len, RANKS)) + 1
+    for kind in {kind for rank in RANKS for kind in rank} - set(FREE):
+        assert "no price is known for a " + kind != price_of(item(kind)).source
+
+
+def test_a_spot_instance_is_priced_as_a_bound() -> None:
+    price = price_of(item("instance", state="running", InstanceType="g6.xlarge", InstanceLifecycle="spot"))
+    assert price.source.startswith("at most, for it is spot: ")
+
+
+def test_dollars_so_far_count_by_the_accounts_clock() -> None:
+    created = datetime(2026, 11, 20, tzinfo=UTC)
+    assert so_far(10.0, created=created, now=created + timedelta(minutes=90)) == 15.0
+    assert so_far(10.0, created=created, now=created - timedelta(seconds=1)) == 0.0
+    assert so_far(None, created=created, now=created) is None
+
+
+def test_a_sum_with_an_unknown_part_is_unknown() -> None:
+    assert total([1.0, None, 2.0]) is None
+    assert total([]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"), [(0.0, "$0.00"), (9.204, "$9.20"), (0.0329, "$0.0329"), (0.00004, "$4e-05"), (None, "unknown")]
+)
+def test_dollars_never_round_something_to_nothing(usd, text) -> None:
+    assert dollars(usd) == text

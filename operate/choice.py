@@ -9,7 +9,7 @@ from labs.catalog import Lab, Workload, find_lab
 from labs.names import stack_name
 from operate import laptop
 from operate.account import Account
-from operate.cluster import Cluster, open_hosts, open_local, open_stack
+from operate.cluster import Cluster, nodes_of_run, open_hosts, open_local, open_stack
 from operate.launch import Job
 from operate.problem import Problem
 from operate.runs import NoRun, Run, find_run
@@ -88,7 +88,7 @@ def resume(run: str, *, lab: str, name: str, screen: Screen) -> tuple[Run, Clust
     except NoRun:
         if not lab:
             raise
-        cluster = open_stack(Account(), choose_lab(lab, name), screen)
+        cluster = open_stack(Account(), choose_lab(lab, name), screen, partial=True)
         return adopt_run(cluster, run, choose_lab(lab, name).number), cluster
     return chosen, open_run(chosen, screen)
 
@@ -104,7 +104,8 @@ def open_run(run: Run, screen: Screen) -> Cluster:
         return open_local()
     if target.startswith("hosts:"):
         return open_hosts(target.removeprefix("hosts:").split(","))
-    return open_stack(Account(), lab_of(str(run.document["stack"])), screen)
+    cluster = open_stack(Account(), lab_of(str(run.document["stack"])), screen, partial=True)
+    return nodes_of_run(cluster, {node["instance_id"]: node["name"] for node in run.document["nodes"]})
 
 
 def lab_of(stack: str) -> Lab:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
@@ -141,15 +141,17 @@ class Cluster:
             )
 
 
-def open_stack(account: Account, lab: Lab, screen: Screen) -> Cluster:
+def open_stack(account: Account, lab: Lab, screen: Screen, *, partial: bool = False) -> Cluster:
     """The deployed lab: its nodes from EC2, this machine admitted, host keys pinned, ssh_config written.
+
+    With `partial`, fewer nodes than the lab was deployed with will do, as after a spot interruption.
 
     Raises:
         Problem: not deployed, too few nodes, or no host keys.
     """
     stack = deployed_stack(account, lab.stack)
     with screen.stage(f"finding the nodes of {stack.name}") as say:
-        nodes = await_nodes(account, stack, tell=say)
+        nodes = await_nodes(account, stack, partial=partial, tell=say)
         folder = laptop.state(stack.name)
         address = admission.operator_address(account.endpoint)
         for group in dict.fromkeys(group for node in nodes for group in node.groups):
@@ -163,6 +165,20 @@ def open_stack(account: Account, lab: Lab, screen: Screen) -> Cluster:
         node.name: RemoteShell.to_node(node, host_keys=pinned[node.name], key=key) for node in nodes
     }
     return Cluster(label=stack.name, target="stack", nodes=nodes, shells=Shells(shells), account=account)
+
+
+def nodes_of_run(cluster: Cluster, names: Mapping[str, str]) -> Cluster:
+    """The part of a stack's `cluster` that a run was started on, under the names it had then, by instance id."""
+    nodes, shells = [], {}
+    for node in cluster.nodes:
+        if name := names.get(node.instance_id):
+            renamed = replace(node, name=name)
+            shell = cluster.shells.shells[node.name]
+            assert isinstance(shell, RemoteShell)
+            shell.node = renamed
+            nodes.append(renamed)
+            shells[name] = shell
+    return replace(cluster, nodes=tuple(nodes), shells=Shells(shells))
 
 
 def open_local() -> Cluster:

@@ -78,7 +78,14 @@ def attend(cluster: Cluster, run: Run, screen: Screen, *, environment: tuple[str
     """
     secrets = secret_values(environment)
     try:
-        ending = follow(cluster, run.name, screen, status=_status(cluster, run), secrets=secrets)
+        ending = follow(
+            cluster,
+            run.name,
+            screen,
+            status=_status(cluster, run),
+            lost=lambda others: _end_shared_jobs(cluster, run, others),
+            secrets=secrets,
+        )
     except KeyboardInterrupt:
         raise detached(run, cluster.account) from None
     return finish(cluster, run, ending, screen, secrets=secrets)
@@ -94,18 +101,21 @@ def finish(
     stopped: tuple[str, ...] = (),
 ) -> Run:
     """Fetch what there is and write down how the run ended; on `stopped` nodes, what has no exit code was stopped."""
+    names = tuple(node["name"] for node in run.document["nodes"])
+    gone = {name: "EC2 has it no more" for name in names if name not in cluster.names}
+    ending.lost = {**gone, **ending.lost}
     again = f"what was fetched is kept in {run.folder}; the rest: fab attach --run {run.name}"
     with screen.stage("fetching the results", interrupted=again):
         fetched = fetch(cluster, run.name, run.folder, secrets=secrets)
         for name, why in fetched.missed.items():
             if name not in ending.lost:
                 screen.warn(f"nothing fetched from {name}: {why}")
-        if fetched.missed:
-            _fetch_shipped(cluster, run, tuple(fetched.missed), screen)
+        if away := (*fetched.missed, *gone):
+            _fetch_shipped(cluster, run, away, screen)
     codes = {**ending.codes, **fetched.codes}
     workloads = []
     for item in run.document["workloads"]:
-        told = {node: codes.get(node, {}).get(item["name"]) for node in cluster.names}
+        told = {node: codes.get(node, {}).get(item["name"]) for node in names}
         seconds = [row[1] for row in told.values() if row]
         workloads.append(
             {
@@ -216,6 +226,7 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
     now = cluster.now()
     number = order.lab.number if order.lab else None
     name = launch.run_id(now, number)
+    sharing = sum(node.on_loopback for node in cluster.nodes) or 1
     types = {node.instance_type for node in cluster.nodes} - {""}
     plan = Plan(
         run=name,
@@ -225,7 +236,7 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
                 node=node.name,
                 index=index,
                 processes=facts[node.name].processes,
-                cores=facts[node.name].cores,
+                cores=max(1, facts[node.name].cores // sharing),
             )
             for index, node in enumerate(cluster.nodes)
         ),
@@ -285,6 +296,12 @@ def _start(cluster: Cluster, order: Order, plan: Plan, run: Run, secrets: bytes,
     screen.note(f"{plan.run}: {', '.join(job.name for job in plan.jobs)} on {', '.join(cluster.names)}")
 
 
+def _end_shared_jobs(cluster: Cluster, run: Run, others: tuple[str, ...]) -> None:
+    """Spare the nodes that are left the wait for one that is lost: minutes of every GPU for nothing."""
+    if any(item["scope"] == "cluster" for item in run.document["workloads"]):
+        cluster.shells.each(launch.lost_command(cluster.place, run.name), among=others)
+
+
 def _fetch_shipped(cluster: Cluster, run: Run, nodes: Sequence[str], screen: Screen) -> None:
     if cluster.account is None:
         return
@@ -299,9 +316,12 @@ def _fetch_shipped(cluster: Cluster, run: Run, nodes: Sequence[str], screen: Scr
 
 
 def _how(code: int | None) -> str:
-    return {None: "did not end", 124: "ran over its time limit", _STOPPED: "was stopped"}.get(
-        code, f"failed with {code}"
-    )
+    return {
+        None: "did not end",
+        launch.NOT_RUN: "was not run",
+        124: "ran over its time limit",
+        _STOPPED: "was stopped",
+    }.get(code, f"failed with {code}")
 
 
 def _iso(time: datetime) -> str:

@@ -17,6 +17,16 @@ from labs.catalog import Workload
 
 _RUN = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+")
 _GRACE_S = 15
+NOT_RUN = 69
+"""Exit code of a cluster job that was skipped, for a node was lost: EX_UNAVAILABLE of sysexits.h."""
+# A run's processes are found by ROOFLAB_RUN_DIR in their environment: torchrun puts its workers in sessions of their
+# own, so a process group would miss them. The brackets keep the search from finding itself.
+_MARKED = """\
+marked() {
+    if [ -d /proc/self ]; then grep -lsz "^[R]OOFLAB_RUN_DIR=$run\\$" /proc/[0-9]*/environ | cut -d/ -f3
+    else ps axeww -o pid=,command= | grep "[R]OOFLAB_RUN_DIR=$run " | awk '{print $1}'; fi
+}
+told() { cat "/proc/$1/cmdline" 2>/dev/null || ps -o args= -p "$1"; }"""
 FORWARDED = ("HF_TOKEN", "HF_HUB_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 """Secrets that reach a run's processes where the operator's environment has them."""
 
@@ -128,11 +138,16 @@ export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
 export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
 command -v timeout > /dev/null || timeout() {{ shift 2; "$@"; }}
 status=0
-work() {{ # work NAME LIMIT_S THREADS COMMAND...
-    local name=$1 limit=$2 threads=$3 began=$SECONDS code
-    shift 3
-    OMP_NUM_THREADS=$threads timeout --kill-after={_GRACE_S} "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
-    code=$?
+work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
+    local name=$1 scope=$2 limit=$3 threads=$4 began=$SECONDS code
+    shift 4
+    if [ "$scope" = cluster ] && [ -e "$run/lost" ]; then
+        echo "not run: another node is lost" > "$run/logs/$name.log"
+        code={NOT_RUN}
+    else
+        OMP_NUM_THREADS=$threads timeout --kill-after={_GRACE_S} "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
+        code=$?
+    fi
     [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
     [ "$code" -eq 0 ] || status=1
     echo "$name $code $((SECONDS - began))" >> "$run/codes"
@@ -146,7 +161,7 @@ echo "$status" > "$run/exit.partial" && mv "$run/exit.partial" "$run/exit"
 def _work(plan: Plan, seat: Seat, index: int) -> str:
     item = plan.jobs[index]
     threads = seat.cores if item.scope == "node" else max(1, seat.cores // seat.processes)
-    return f"work {quote(item.name)} {item.timeout_s} {threads} {job_command(plan, seat, index)}"
+    return f"work {quote(item.name)} {item.scope} {item.timeout_s} {threads} {job_command(plan, seat, index)}"
 
 
 def job_command(plan: Plan, seat: Seat, index: int) -> str:
@@ -210,22 +225,24 @@ def secrets(environment: Mapping[str, str], names: Sequence[str] = ()) -> bytes:
     return "".join(f"{name}={quote(environment[name])}\n" for name in chosen).encode()
 
 
-def stop_command(place: Place, run: str) -> str:
-    """End the run and everything it started: politely, after 10 s by force. Then mark it as over.
+def lost_command(place: Place, run: str) -> str:
+    """End the cluster job that waits for a lost node, and skip those to come. Jobs of this node alone go on."""
+    return f"""\
+run={place.run(run)}
+touch "$run/lost"
+{_MARKED}
+for pid in $(marked); do told "$pid" | grep -aq torchrun && kill -TERM "$pid"; done 2>/dev/null
+true"""
 
-    A run's processes are found by ROOFLAB_RUN_DIR in their environment: torchrun puts its workers in sessions of
-    their own, so a process group would miss them. The brackets keep the search from finding itself.
-    """
+
+def stop_command(place: Place, run: str) -> str:
+    """End the run and everything it started: politely, after 10 s by force. Then mark it as over."""
     return f"""\
 run={place.run(run)}
 [ -d "$run" ] || {{ echo "there is no run $run here" >&2; exit 3; }}
 [ -f "$run/exit" ] && {{ echo over; exit 0; }}
-marked() {{
-    if [ -d /proc/self ]; then grep -lsz "^[R]OOFLAB_RUN_DIR=$run\\$" /proc/[0-9]*/environ | cut -d/ -f3
-    else ps axeww -o pid=,command= | grep "[R]OOFLAB_RUN_DIR=$run " | awk '{{print $1}}'; fi
-}}
+{_MARKED}
 pid=$(cat "$run/pid" 2>/dev/null)
-told() {{ cat "/proc/$1/cmdline" 2>/dev/null || ps -o args= -p "$1"; }}
 [ -n "$pid" ] && told "$pid" | grep -aq "run\\.sh" && kill -KILL "$pid"
 kill -TERM $(marked) 2>/dev/null
 for _ in $(seq 50); do [ -z "$(marked)" ] && break; sleep 0.2; done

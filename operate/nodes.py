@@ -2,7 +2,7 @@
 
 import ipaddress
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,26 +35,35 @@ class Node:
     """When EC2 started it, aware UTC."""
 
     @property
+    def on_loopback(self) -> bool:
+        """Whether it shares this very machine, and so its CPUs, with its peers."""
+        try:
+            return ipaddress.ip_address(self.address).is_loopback
+        except ValueError:  # a host's name, or no address yet
+            return False
+
+    @property
     def peer_address(self) -> str:
         """Where the other nodes reach it: its private address, or its loopback one where all share one machine."""
-        try:
-            shared = ipaddress.ip_address(self.address).is_loopback
-        except ValueError:  # a host's name
-            shared = False
-        return self.address if shared or not self.private_ip else self.private_ip
+        return self.address if self.on_loopback or not self.private_ip else self.private_ip
 
 
-def read_nodes(instances: Iterable[dict[str, Any]]) -> tuple[Node, ...]:
-    """Nodes from EC2's description of instances, sorted and named."""
+def read_nodes(instances: Sequence[dict[str, Any]]) -> tuple[Node, ...]:
+    """Nodes from EC2's description of instances, sorted and named: by their tag, so that a loss renames nobody.
+
+    A fleet's nodes carry no such tag; they are counted in the order of their addresses.
+    """
 
     def order(instance: dict[str, Any]) -> tuple[int, int]:
         index = _tag(instance, TAG_NODE)
         address = instance.get("PrivateIpAddress") or "255.255.255.255"
         return (int(index) if index.isdecimal() else 1 << 30, int(ipaddress.ip_address(address)))
 
+    indices = [_tag(instance, TAG_NODE) for instance in instances]
+    tagged = all(index.isdecimal() for index in indices) and len(set(indices)) == len(indices)
     return tuple(
         Node(
-            name=f"node{position}",
+            name=f"node{int(_tag(instance, TAG_NODE)) if tagged else position}",
             address=instance.get("PublicIpAddress", ""),
             user=_tag(instance, TAG_SSH_USER) or "ubuntu",
             port=int(_tag(instance, TAG_SSH_PORT) or 22),
@@ -86,7 +95,7 @@ def find_nodes(account: Account, stack: str) -> tuple[Node, ...]:
         )
     )
     return read_nodes(
-        instance for page in pages for reservation in page["Reservations"] for instance in reservation["Instances"]
+        [instance for page in pages for reservation in page["Reservations"] for instance in reservation["Instances"]]
     )
 
 
@@ -94,11 +103,12 @@ def await_nodes(
     account: Account,
     stack: Stack,
     *,
+    partial: bool = False,
     limit_s: float = 300,
     tell: Callable[[str], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[Node, ...]:
-    """All nodes of `stack`, running and with an address.
+    """All nodes of `stack`, running and with an address. With `partial`, those that are left will do.
 
     Raises:
         Problem: fewer came up than the stack asked for (with the fleet's own words), or they do not get to run.
@@ -107,7 +117,7 @@ def await_nodes(
     waited_s = 0.0
     while True:
         nodes = find_nodes(account, stack.name)
-        if len(nodes) < wanted:
+        if len(nodes) < (1 if partial else wanted):
             raise _too_few(account, stack, len(nodes), wanted)
         slow = [node for node in nodes if node.state != "running" or not node.address]
         if not slow:

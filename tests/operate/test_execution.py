@@ -165,6 +165,38 @@ def test_a_node_that_ec2_says_is_gone_is_lost_and_the_others_results_are_kept(ma
     assert (run.folder / "logs/node0/one.log").read_text() == "well\n"
 
 
+def test_a_cluster_job_does_not_wait_for_a_lost_node_and_the_rest_of_the_list_does(machines, cluster_of, monkeypatch):
+    first, second = machines(2)
+    cluster = cluster_of([first, second])
+    monkeypatch.setattr(type(cluster), "state", lambda self, node: "terminated" if node.name == "node1" else "running")
+    script = laptop.ROOT / "wait.py"
+    script.write_text("import time; print('torch', flush=True); time.sleep(60)")
+
+    def die() -> None:
+        while not all("torch" in "".join(log.read_text() for log in machine.home.glob("rooflab-runs/*/logs/both.log"))
+                      for machine in (first, second)):  # fmt: skip
+            time.sleep(0.05)
+        second.stop()
+
+    # real torchrun is a Python file of that name, so its name is in its command line; this stand-in's is too
+    stand_in = 'while [ "$1" != --log-dir ]; do shift; done; shift 2; python "$@" & trap "kill $!; exit 143" TERM; wait'
+    for machine in (first, second):
+        (machine.home / "bin" / "torchrun").write_text(f"#!/bin/bash\n{stand_in}\n")
+    killer = threading.Thread(target=die)
+    killer.start()
+    jobs = (
+        Job(name="both", command=("$run/wait.py",), kind="script", scope="cluster"),
+        Job(name="again", command=("$run/wait.py",), kind="script", scope="cluster"),
+        bash("alone", "echo well"),
+    )
+    began = time.monotonic()
+    run = execute(cluster, order(*jobs, files={"wait.py": script.read_bytes()}), Screen())
+    killer.join()
+    assert time.monotonic() - began < 30
+    assert [item["exit"]["node0"] for item in run.document["workloads"]] == [143, 69, 0]
+    assert "again was not run on node0; node1 was lost" in str(verdict(run))
+
+
 def test_output_goes_on_where_it_was_cut_off(machines, cluster_of, capsys):
     (machine,) = machines(1)
     cluster = cluster_of([machine])

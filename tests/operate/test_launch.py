@@ -79,19 +79,24 @@ export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
 export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
 command -v timeout > /dev/null || timeout() {{ shift 2; "$@"; }}
 status=0
-work() {{ # work NAME LIMIT_S THREADS COMMAND...
-    local name=$1 limit=$2 threads=$3 began=$SECONDS code
-    shift 3
-    OMP_NUM_THREADS=$threads timeout --kill-after=15 "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
-    code=$?
+work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
+    local name=$1 scope=$2 limit=$3 threads=$4 began=$SECONDS code
+    shift 4
+    if [ "$scope" = cluster ] && [ -e "$run/lost" ]; then
+        echo "not run: another node is lost" > "$run/logs/$name.log"
+        code=69
+    else
+        OMP_NUM_THREADS=$threads timeout --kill-after=15 "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
+        code=$?
+    fi
     [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
     [ "$code" -eq 0 ] || status=1
     echo "$name $code $((SECONDS - began))" >> "$run/codes"
     python -m operate.ship "$run" >> "$run/ship.log" 2>&1
 }}
-work ddp 900 12 torchrun --nnodes 2 --nproc-per-node 4 --node-rank 1 --master-addr 10.0.0.7 --master-port 23455 \
---tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"
-work gemm 900 48 python -m workloads.gemm --out "$run/records"
+work ddp cluster 900 12 torchrun --nnodes 2 --nproc-per-node 4 --node-rank 1 --master-addr 10.0.0.7 \
+--master-port 23455 --tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"
+work gemm node 900 48 python -m workloads.gemm --out "$run/records"
 echo "$status" > "$run/exit.partial" && mv "$run/exit.partial" "$run/exit"
 """
     )
@@ -102,6 +107,7 @@ def test_bash_accepts_everything_that_is_built():
         launch.script(plan(), SEATS[0]),
         launch.start_command(Place(), RUN),
         launch.stop_command(Place(), RUN),
+        launch.lost_command(Place(), RUN),
         launch.prepare_command(Place(), RUN),
     )
     for text in texts:

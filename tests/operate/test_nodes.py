@@ -49,9 +49,9 @@ def stack(**outputs):
     return Stack(name="Lab3Stack", status="CREATE_COMPLETE", created=datetime.now(UTC), outputs=outputs, tags={})
 
 
-def test_nodes_are_ordered_by_their_tag():
+def test_nodes_are_ordered_and_named_by_their_tag_so_that_a_loss_renames_nobody():
     nodes = read_nodes([instance("i-b", "10.0.0.4", node="10"), instance("i-a", "10.0.0.9", node="2")])
-    assert [(node.name, node.instance_id) for node in nodes] == [("node0", "i-a"), ("node1", "i-b")]
+    assert [(node.name, node.instance_id) for node in nodes] == [("node2", "i-a"), ("node10", "i-b")]
 
 
 def test_a_fleets_nodes_are_ordered_by_address_as_a_number():

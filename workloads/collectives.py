@@ -31,8 +31,8 @@ from labs.instances import InstanceType, instance_types
 from labs.results import Measurement
 from labs.roofs import DTYPE_BYTES, Bound, all_reduce_bound, bus_factor
 from workloads.command import Parser, positive, start
-from workloads.device import TORCH_DTYPES, Device, time_each
-from workloads.group import Group, joined
+from workloads.device import TORCH_DTYPES, Device, find_device, time_each
+from workloads.group import Group, joined, place
 from workloads.record import Surroundings, surroundings, write
 from workloads.sensors import Sensors, describe
 
@@ -56,23 +56,23 @@ class Config:
     """All-reduces before that."""
 
 
-def configure(flags: argparse.Namespace, group: Group) -> Config:
+def configure(flags: argparse.Namespace, device: Device, ranks: int) -> Config:
     """The flags, with the device's own defaults where none is given.
 
     Raises:
         ValueError: a value is not allowed.
     """
-    largest = flags.largest or (UNITS["GiB"] if group.device.cuda else 4 * UNITS["MiB"])
+    largest = flags.largest or (UNITS["GiB"] if device.cuda else 4 * UNITS["MiB"])
     if flags.smallest > largest:
         raise ValueError(f"smallest={size_name(flags.smallest)} is above largest={size_name(largest)}")
-    if group.size > EXACT_RANKS[flags.dtype]:
-        raise ValueError(f"dtype={flags.dtype!r} cannot hold the sums of {group.size} ranks exactly: write fp32")
+    if ranks > EXACT_RANKS[flags.dtype]:
+        raise ValueError(f"dtype={flags.dtype!r} cannot hold the sums of {ranks} ranks exactly: write fp32")
     sizes = [flags.smallest]
     while sizes[-1] * flags.factor <= largest:
         sizes.append(sizes[-1] * flags.factor)
     return Config(sizes_bytes=tuple(sizes), dtype=flags.dtype,
-                  iterations=flags.iterations or (50 if group.device.cuda else 10),
-                  warmup=flags.warmup or (10 if group.device.cuda else 2))  # fmt: skip
+                  iterations=flags.iterations or (50 if device.cuda else 10),
+                  warmup=flags.warmup or (10 if device.cuda else 2))  # fmt: skip
 
 
 def size_name(size_bytes: int) -> str:
@@ -249,11 +249,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--warmup", type=positive, help="all-reduces before that")
     flags = parser.parse_args(arguments)
     try:
-        within = surroundings()
-        with joined(flags.device) as group:
-            run(configure(flags, group), group, flags, within)
+        here, within = place(), surroundings()
+        device = find_device(flags.device, here.local_rank)
+        config = configure(flags, device, here.size)
     except ValueError as error:
         parser.error(str(error))
+    with joined(here, device) as group:
+        run(config, group, flags, within)
 
 
 if __name__ == "__main__":

@@ -60,12 +60,17 @@ def start(name: str, main: Callable[[Sequence[str]], None]) -> NoReturn:
         _end(f"{name}: out of device memory: choose smaller sizes ({str(failure).splitlines()[0]})", 1)
     except KeyboardInterrupt:
         _end(f"{name}: interrupted, no record written", 130)
-    raise SystemExit(0)
+    _end("", 0)
 
 
 def _end(line: str, code: int) -> NoReturn:
-    print(line, file=sys.stderr, flush=True)
-    raise SystemExit(code)
+    """End without the interpreter's own clean-up: threads of gloo may still hold tensors, and to release one then
+    aborts the process (https://github.com/pytorch/pytorch/pull/179291)."""
+    if line:
+        print(line, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _end_on_sigterm(name: str) -> None:

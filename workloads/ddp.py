@@ -35,8 +35,8 @@ from labs.results import Measurement
 from labs.roofs import Bound, all_reduce_bytes, compute_bound, inverse, per_unit, usd_per_million
 from workloads.command import Parser, positive, start
 from workloads.decoder import Decoder, loss_of
-from workloads.device import Device
-from workloads.group import Group, joined
+from workloads.device import Device, find_device
+from workloads.group import Group, joined, place
 from workloads.record import Surroundings, surroundings, write
 from workloads.sensors import Sensors, describe
 
@@ -359,11 +359,13 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--learning-rate", type=rate_flag, default=3e-3, help="of AdamW")
     flags = parser.parse_args(arguments)
     try:
-        within = surroundings()
-        with joined(flags.device) as group:
-            run(configure(flags, group.device), group, flags, within)
+        here, within = place(), surroundings()
+        device = find_device(flags.device, here.local_rank)
+        config = configure(flags, device)
     except ValueError as error:
         parser.error(str(error))
+    with joined(here, device) as group:
+        run(config, group, flags, within)
 
 
 if __name__ == "__main__":

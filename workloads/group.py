@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch.distributed as dist
 
 from workloads.command import CheckFailed
-from workloads.device import Device, find_device
+from workloads.device import Device
 
 _T = TypeVar("_T")
 _PATIENCE = timedelta(minutes=5)
@@ -52,21 +52,30 @@ class Group:
                 raise CheckFailed(f"{check}: rank {rank}: {found}")
 
 
-@contextmanager
-def joined(choice: str, environment: Mapping[str, str] = os.environ) -> Iterator[Group]:
-    """The group that torchrun's environment describes, or a group of one without it.
+class Place(NamedTuple):
+    """Where torchrun puts this process; a process alone is the first of one."""
 
-    Raises:
-        ValueError: the device that `choice` asks for is not there.
-    """
-    rank, size = int(environment.get("RANK", 0)), int(environment.get("WORLD_SIZE", 1))
-    device = find_device(choice, int(environment.get("LOCAL_RANK", 0)))
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+
+def place(environment: Mapping[str, str] = os.environ) -> Place:
+    """This process's place, from torchrun's variables."""
+    if "RANK" not in environment:
+        return Place()
+    return Place(*(int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+
+
+@contextmanager
+def joined(here: Place, device: Device) -> Iterator[Group]:
+    """The group of all ranks, from when they have met until all is done or a check has failed on all of them."""
     dist.init_process_group(
         "nccl" if device.cuda else "gloo", timeout=_PATIENCE, device_id=device.torch if device.cuda else None,
-        rank=rank, world_size=size, store=None if size > 1 else dist.HashStore(),
+        rank=here.rank, world_size=here.size, store=None if here.size > 1 else dist.HashStore(),
     )  # fmt: skip
     try:
-        yield Group(rank=rank, size=size, device=device)
+        yield Group(rank=here.rank, size=here.size, device=device)
     except CheckFailed:
         dist.destroy_process_group()
         raise

@@ -1,0 +1,137 @@
+"""ddp: two real ranks train one model, and every check can fail."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from labs.models import find_model
+from labs.results import read
+from tests.workloads.launching import torchrun
+from workloads import ddp
+from workloads.command import CheckFailed
+from workloads.decoder import Decoder, loss_of
+from workloads.device import Device
+from workloads.group import Group
+
+NANO = find_model("mistral-nano")
+CONFIG = ddp.Config(
+    model="mistral-nano", dtype="fp32", batch=2, sequence=16, steps=8, learning_rate=3e-3, seed=0, threads=1
+)
+SMALL = ["--device", "cpu", "--batch", "1", "--sequence", "16", "--steps", "8"]
+
+
+def test_two_ranks_train_one_model(tmp_path: Path) -> None:
+    outcome = torchrun(2, "-m", "workloads.ddp", "--device", "cpu", "--sequence", "16", "--steps", "8",
+                       "--out", str(tmp_path), ROOFLAB_NODES="2", ROOFLAB_USD_PER_HOUR="7.2")  # fmt: skip
+    assert outcome.stderr == ""
+    assert outcome.returncode == 0
+    assert outcome.stdout.startswith("roof training: none, ")
+    assert "predicted: each of 2 ranks sends 15.74 MB a step" in outcome.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["ddp.json"]
+    record = read(tmp_path / "ddp.json")
+    training, step, scaling = record.measurements
+    assert (record.ranks, record.nodes, record.machine.devices) == (2, 2, 2)
+    assert training.config["tokens_per_step"] == 2 * 2 * 16
+    assert training.value == pytest.approx(64 / step.value)
+    assert training.usd_per_unit == pytest.approx(7.2 / 3600 / training.value * 1e6)
+    assert training.config["predicted_bytes_per_rank"] == 4 * NANO.parameters
+    assert training.config["flops_per_token"] == NANO.train_flops(16)
+    assert len(step.samples_s) == 8 - 2
+    assert scaling.value == pytest.approx(2 * step.config["alone_s"] / step.value)
+    assert scaling.config["efficiency"] == pytest.approx(scaling.value / 2)
+    losses = step.config["losses"]
+    assert len(losses) == 8
+    assert losses[-1] < 0.9 * losses[0]
+    assert "parameters bitwise equal" in training.checked
+
+
+def test_the_roof_of_training_is_the_ranks_peak_over_the_models_flops(l4: Device) -> None:
+    config = ddp.Config(
+        model="mistral-nano", dtype="bf16", batch=1, sequence=4096, steps=8, learning_rate=1e-3, seed=0, threads=1
+    )
+    bound = ddp.bound_of(config, Group(rank=0, size=4, device=l4))
+    assert bound.roof is not None
+    assert bound.roof.value == pytest.approx(4 * 121e12 / 47_192_064)
+
+
+def test_wrong_gradients_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def doubling(model: torch.nn.Module, **given: Any) -> DistributedDataParallel:
+        model.lm_head.weight.register_hook(lambda gradient: 2 * gradient)
+        return DistributedDataParallel(model, **given)
+
+    monkeypatch.setattr(ddp, "DistributedDataParallel", doubling)
+    message = r"^gradients of the first step: rank 0: lm_head.weight differs by 1 from one process's, allowed 1e-03$"
+    with pytest.raises(CheckFailed, match=message):
+        ddp.main([*SMALL, "--out", str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_does_not_learn_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match=r"^loss falls: rank 0: from \d\.\d+ only to \d\.\d+, must be below 90%"):
+        ddp.main([*SMALL, "--learning-rate", "1e-9", "--out", str(tmp_path)])
+
+
+def gradients() -> dict[str, torch.Tensor]:
+    return {"a": torch.ones(4), "b": torch.full((2,), 3.0)}
+
+
+def test_equal_gradients_pass() -> None:
+    assert ddp.gradient_failure(gradients(), gradients(), 1e-3) == (0.0, "")
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5, 0.0, float("nan")])
+def test_one_parameters_wrong_gradient_is_found_among_right_ones(factor: float) -> None:
+    found = {**gradients(), "a": factor * torch.ones(4)}
+    difference, failure = ddp.gradient_failure(found, gradients(), 1e-3)
+    assert not difference <= 1e-3
+    assert failure.startswith("a differs by ")
+
+
+def test_a_missing_gradient_is_found() -> None:
+    assert ddp.gradient_failure({"a": torch.ones(4)}, gradients(), 1.0)[1] == "gradients of ['b'] are missing"
+
+
+def test_one_flipped_bit_in_one_ranks_parameters_is_found() -> None:
+    torch.manual_seed(0)
+    model, other = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    other.load_state_dict(model.state_dict())
+    assert ddp.digest(model) == ddp.digest(other)
+    bits = other.weight.data.view(torch.int32)
+    bits[0, 0] ^= 1
+    assert ddp.digest(model) != ddp.digest(other)
+    assert ddp.digest_failure(["x", "x", "y"]) == "parameters of ranks [2] are not rank 0's"
+    assert ddp.digest_failure(["x", "x"]) == ""
+
+
+def test_the_reference_is_the_gradient_of_the_whole_batch_at_once(cpu: Device) -> None:
+    torch.manual_seed(0)
+    model = Decoder(NANO)
+    tokens_GT = ddp.batch_of(CONFIG, 0, 3)
+    found = ddp.reference_gradients(model, tokens_GT, CONFIG, Group(rank=0, size=3, device=cpu))
+    model.zero_grad()
+    loss_of(model, tokens_GT).backward()
+    assert ddp.gradient_failure(found, ddp.gradients_of(model), 1e-5)[1] == ""
+
+
+def test_data_is_the_same_wherever_it_is_drawn_and_differs_by_step() -> None:
+    assert torch.equal(ddp.batch_of(CONFIG, 3, 2), ddp.batch_of(CONFIG, 3, 2))
+    assert not torch.equal(ddp.batch_of(CONFIG, 3, 2), ddp.batch_of(CONFIG, 4, 2))
+
+
+def test_ranks_take_disjoint_shares_that_cover_the_batch(cpu: Device) -> None:
+    tokens_GT = ddp.batch_of(CONFIG, 0, 3)
+    shares = [ddp.share_of(tokens_GT, rank, CONFIG, cpu) for rank in range(3)]
+    assert torch.equal(torch.cat(shares), tokens_GT)
+
+
+def test_nine_tokens_in_ten_follow_the_chain() -> None:
+    config = ddp.Config(
+        model="mistral-nano", dtype="fp32", batch=64, sequence=256, steps=8, learning_rate=1e-3, seed=1, threads=1
+    )
+    tokens_GT = ddp.batch_of(config, 0, 1)
+    follows = (tokens_GT[:, 1:] == (5 * tokens_GT[:, :-1] + 7) % ddp.ALPHABET).float().mean()
+    assert float(follows) == pytest.approx(0.9 + 0.1 / 64, abs=0.01)
+    assert int(tokens_GT.max()) < ddp.ALPHABET

@@ -142,12 +142,15 @@ def status(name: str = "default", *, root: Path | None = None) -> dict[str, Any]
     """What the rehearsal is: {"name", "running", "endpoint", "pid", "seed", "state", "now", "nodes"}."""
     state = _state(name, root)
     server = _server(state)
-    if not _alive(server):
-        return {"name": name, "running": False, "state": str(state)}
-    return {
-        "name": name, "running": True, **{key: server[key] for key in ("endpoint", "pid", "seed", "state")},
-        **_ask(server, "status"),
-    }  # fmt: skip
+    known = {key: server[key] for key in ("endpoint", "pid", "seed", "state")} if server else {}
+    try:
+        if _alive(server):
+            return {"name": name, "running": True, **known, **_ask(server, "status")}
+    except RehearsalError:
+        time.sleep(0.5)  # one that is just being killed closes its sockets a moment before it is gone
+        if _alive(server):
+            raise
+    return {"name": name, "running": False, "state": str(state)}
 
 
 def environment(name: str = "default", *, root: Path | None = None) -> dict[str, str]:

@@ -37,6 +37,7 @@ class Instances(Orders):
         least, most = int(request.get("MinCount") or 1), int(request.get("MaxCount") or 1)
         count = self.faults.grant(order["InstanceType"], zone, most)
         if count < least:
+            self.faults.give_back(order["InstanceType"], zone, count)
             raise shortage(order["InstanceType"], zone)
         reservation = self.launch(order, count, tags={})
         if token:

@@ -169,7 +169,8 @@ class Nodes:
         return {processes.MARK: str(self._state), "REHEARSAL_NODE": node.instance}
 
     def _config(self, node: Node) -> str:
-        fixed = {"HOME": str(node.home), "PATH": _PATH, **self._marks(node)}
+        # tmux meets its server at a socket in /tmp by the user's name: all nodes would share one.
+        fixed = {"HOME": str(node.home), "PATH": _PATH, "TMUX_TMPDIR": str(node.folder), **self._marks(node)}
         sftp = next((path for path in _SFTP if Path(path).exists()), "internal-sftp")
         enter = f"/bin/sh {shlex.quote(str(node.folder / 'enter'))}"
         # Ubuntu's own choices where they matter: it accepts LANG and LC_* from a client, and nothing else.

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from moto.core.responses import ActionResult
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import filter_iam_instance_profiles
@@ -124,3 +125,15 @@ class Orders(PlacementGroups, Reservations, EC2Response):  # type: ignore[misc] 
                 raise AwsError(
                     "InvalidParameterValue", f"Placement group {name} is in {elsewhere}: it cannot take one in {zone}."
                 )
+
+    def describe_launch_templates(self) -> ActionResult:
+        self._show_all()
+        return super().describe_launch_templates()
+
+    def describe_launch_template_versions(self) -> ActionResult:
+        self._show_all()
+        return super().describe_launch_template_versions()
+
+    def _show_all(self) -> None:
+        # moto shows 15 and gives no token for the rest; AWS shows 200 and gives one.
+        self.params.setdefault("MaxResults", 10_000)

@@ -1,0 +1,116 @@
+"""Instant fleets: a gang or nothing, and shortage told inside the answer."""
+
+import uuid
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from rehearsal import control
+from tests.rehearsal.worlds import Lab
+
+
+def _request(lab: Lab, overrides: list[dict[str, Any]], total: int = 2, **given: Any) -> dict[str, Any]:
+    data = lab.order(UserData=lab.user_data(), TagSpecifications=[
+        {"ResourceType": "instance", "Tags": [{"Key": "rooflab:stack", "Value": "Lab4Stack"}]}])  # fmt: skip
+    del data["NetworkInterfaces"][0]["SubnetId"]
+    template = lab.ec2.create_launch_template(
+        LaunchTemplateName=uuid.uuid4().hex,
+        LaunchTemplateData=data,
+    )["LaunchTemplate"]
+    return {
+        "Type": "instant",
+        "LaunchTemplateConfigs": [{
+            "LaunchTemplateSpecification": {"LaunchTemplateId": template["LaunchTemplateId"], "Version": "1"},
+            "Overrides": overrides,
+        }],
+        "TargetCapacitySpecification": {"TotalTargetCapacity": total, "DefaultTargetCapacityType": "spot"},
+        "SpotOptions": {"AllocationStrategy": "price-capacity-optimized", "SingleAvailabilityZone": True,
+                        "MinTargetCapacity": total},
+        **given,
+    }  # fmt: skip
+
+
+def _short(lab: Lab, **what: Any) -> None:
+    control.fault(lab.world.name, root=lab.world.root, **what)
+
+
+def test_a_spot_fleet_comes_up_and_its_nodes_answer(lab: Lab) -> None:
+    lab.open_door()
+    made = lab.ec2.create_fleet(**_request(lab, [{"SubnetId": lab.subnet}]))
+    assert made["Errors"] == []
+    (group,) = made["Instances"]
+    assert group["Lifecycle"] == "spot"
+    found = lab.ec2.describe_instances(InstanceIds=group["InstanceIds"])["Reservations"]
+    nodes = [instance for reservation in found for instance in reservation["Instances"]]
+    assert len(nodes) == 2
+    for node in nodes:
+        tags = {tag["Key"]: tag["Value"] for tag in node["Tags"]}
+        assert tags["rooflab:stack"] == "Lab4Stack"
+        assert tags["aws:ec2:fleet-id"] == made["FleetId"]
+        assert node["InstanceLifecycle"] == "spot"
+        assert node["SpotInstanceRequestId"].startswith("sir-")
+        assert lab.ssh(node, "true").returncode == 0
+    with pytest.raises(ClientError, match="Spot Instance"):
+        lab.ec2.stop_instances(InstanceIds=group["InstanceIds"][:1])
+
+
+def test_deleting_a_fleet_ends_its_instances_and_twice_is_no_error(lab: Lab) -> None:
+    made = lab.ec2.create_fleet(**_request(lab, [{"SubnetId": lab.subnet}]))
+    ids = [made["FleetId"]]
+    (shown,) = lab.ec2.describe_fleets(FleetIds=ids)["Fleets"]
+    assert (shown["FleetState"], shown["FulfilledCapacity"]) == ("active", 2.0)
+    assert lab.ec2.describe_fleets()["Fleets"] == []
+    for _ in range(2):
+        done = lab.ec2.delete_fleets(FleetIds=ids, TerminateInstances=True)
+        assert done["UnsuccessfulFleetDeletions"] == []
+    found = lab.ec2.describe_instances(InstanceIds=made["Instances"][0]["InstanceIds"])["Reservations"]
+    assert {i["State"]["Name"] for r in found for i in r["Instances"]} == {"terminated"}
+    (shown,) = lab.ec2.describe_fleets(FleetIds=ids)["Fleets"]
+    assert (shown["FleetState"], shown["FulfilledCapacity"]) == ("deleted_terminating", 0.0)
+    (failed,) = lab.ec2.delete_fleets(FleetIds=["fleet-0"], TerminateInstances=True)["UnsuccessfulFleetDeletions"]
+    assert failed["Error"]["Code"] == "fleetIdDoesNotExist"
+
+
+def test_a_gang_that_cannot_be_whole_is_not_started(lab: Lab) -> None:
+    _short(lab, instance_type="g6.12xlarge", zone="us-east-1a", left=1)
+    made = lab.ec2.create_fleet(**_request(lab, [{"SubnetId": lab.subnet}]))
+    assert made["Instances"] == []
+    assert [error["ErrorCode"] for error in made["Errors"]] == ["InsufficientInstanceCapacity"]
+    other = lab.add_subnet("10.0.16.0/20", "us-east-1b")
+    made = lab.ec2.create_fleet(**_request(lab, [{"SubnetId": lab.subnet}, {"SubnetId": other}]))
+    (group,) = made["Instances"]
+    assert len(group["InstanceIds"]) == 2
+    assert group["LaunchTemplateAndOverrides"]["Overrides"]["SubnetId"] == other
+    with pytest.raises(ClientError, match="InsufficientInstanceCapacity"):
+        lab.ec2.run_instances(MinCount=2, MaxCount=2, **lab.order())
+    assert len(lab.ec2.run_instances(MinCount=1, MaxCount=2, **lab.order())["Instances"]) == 1
+    _short(lab, instance_type="g6.12xlarge", zone="us-east-1a", left=1000)
+
+
+def test_without_a_minimum_a_fleet_takes_what_there_is(lab: Lab) -> None:
+    _short(lab, instance_type="g6e.12xlarge", left=1)
+    options = {"AllocationStrategy": "price-capacity-optimized"}
+    override = {"SubnetId": lab.subnet, "InstanceType": "g6e.12xlarge"}
+    made = lab.ec2.create_fleet(**_request(lab, [override], SpotOptions=options))
+    assert [len(group["InstanceIds"]) for group in made["Instances"]] == [1]
+    assert [error["ErrorCode"] for error in made["Errors"]] == ["InsufficientInstanceCapacity"]
+    _short(lab, instance_type="g6e.12xlarge", left=1000)
+
+
+def test_an_override_that_ec2_refuses_is_an_error_inside_the_answer(lab: Lab) -> None:
+    wrong, right = {"SubnetId": lab.subnet, "InstanceType": "g6.13xlarge"}, {"SubnetId": lab.subnet}
+    made = lab.ec2.create_fleet(**_request(lab, [wrong, right]))
+    assert [error["ErrorCode"] for error in made["Errors"]] == ["InvalidParameterValue"]
+    assert len(made["Instances"][0]["InstanceIds"]) == 2
+
+
+def test_what_ec2_refuses_in_a_fleet(lab: Lab) -> None:
+    request = _request(lab, [{"SubnetId": lab.subnet}])
+    for change, text in (
+        ({"SpotOptions": {"MinTargetCapacity": 2}}, "MinTargetCapacity needs"),
+        ({"Type": "maintain"}, "NotRehearsed.*maintain"),
+        ({"TargetCapacitySpecification": {"TotalTargetCapacity": 0}}, "TotalTargetCapacity"),
+    ):
+        with pytest.raises(ClientError, match=text):
+            lab.ec2.create_fleet(**{**request, **change})

@@ -33,9 +33,9 @@ _REMOVE = "Actions that describe take no resource; those that remove hold only w
 GUARD_ROLE = {
     "AwsSolutions-IAM5[Resource::*]": _REMOVE,
     "AwsSolutions-IAM5[Action::ec2:Describe*]": "The guard looks for whatever may bill; looking changes nothing.",
-    f"AwsSolutions-IAM5[Resource::{_DEADLINES}]": "Deadlines of all labs, and nothing else.",
-    f"AwsSolutions-IAM5[Resource::{_LABS}]": "Labs' stacks, by name.",
-    f"AwsSolutions-IAM5[Resource::{_ARN}:logs:{_HERE}:log-group:/rooflab/Lab?Stack*]": "Labs' logs, by name.",
+    f"AwsSolutions-IAM5[Resource::{_DEADLINES}]": "The guard reads the deadlines of all labs, nothing else.",
+    f"AwsSolutions-IAM5[Resource::{_LABS}]": "The guard ends labs' stacks, which it knows by name.",
+    f"AwsSolutions-IAM5[Resource::{_ARN}:logs:{_HERE}:log-group:/rooflab/Lab?Stack*]": "The guard removes labs' logs, which it knows by name.",
 }
 
 

@@ -8,17 +8,8 @@ from labs.catalog import LABS
 from tests.stacks.synthesis import CAPACITIES, TYPES, Synthesis, synthesise
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _without_validation():
-    """CDK's own validation takes seconds; one test has it on."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CDK_VALIDATION", "false")
-        patch.setenv("JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION", "20")
-        yield
-
-
 @pytest.fixture(scope="session")
-def matrix(_without_validation, tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
     """All labs x all types x all capacities, an owner given."""
     cases = {
         f"lab{number} {kind} {capacity.partition(':')[0]}": {
@@ -32,7 +23,7 @@ def matrix(_without_validation, tmp_path_factory: pytest.TempPathFactory) -> Syn
 
 
 @pytest.fixture(scope="session")
-def plain(_without_validation, tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
     """The labs as the catalogue has them, with every kind of storage on lab 3."""
     cases: dict[str, dict[str, object]] = {f"lab{number}": {"number": number} for number in LABS}
     for storage in ("none", "persistent-125", "persistent-1000", "efa"):

@@ -14,7 +14,10 @@ from stacks.guard import GuardStack
 from stacks.lab import LabStack
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text())["context"]
+FLAGS: dict[str, Any] = {
+    **json.loads((ROOT / "cdk.json").read_text())["context"],
+    "@aws-cdk/core:failSynthOnValidationErrors": False,  # as the CLI has it, which stops at selected stacks
+}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0Rj7jcTmhZ9aRk1tQ0V1wYf3m3o8G1uY4m0yqZ0Q1x someone@example"
 TYPES = ("t3.medium", "c7i.4xlarge", "g6.xlarge", "g6.12xlarge", "g6e.24xlarge", "p4d.24xlarge", "p5.4xlarge",
          "p5.48xlarge", "p5en.48xlarge", "p6-b300.48xlarge")  # fmt: skip

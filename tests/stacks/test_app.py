@@ -1,0 +1,185 @@
+"""The app as `cdk` runs it: context, refusals, determinism, and the checks that are on by default."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import app as rooflab_app
+from labs.catalog import LABS
+from stacks import acknowledged
+from tests.stacks.synthesis import FLAGS, KEY, ROOT, app_in, of_type, read
+
+
+def stacks_of(folder: Path, **context: object) -> dict:
+    """Manifest entries of the stacks that the context gives."""
+    app = app_in(folder, **context)
+    rooflab_app.build(app)
+    app.synth()
+    artifacts = json.loads((folder / "manifest.json").read_text())["artifacts"]
+    return {id: one for id, one in artifacts.items() if one["type"] == "aws:cloudformation:stack"}
+
+
+def errors(folder: Path, stack: dict) -> list[str]:
+    """What the CLI says, and stops at, when that stack is selected."""
+    path = folder / stack.get("additionalMetadataFile", "")
+    metadata = json.loads(path.read_text()) if path.is_file() else stack.get("metadata", {})
+    return [one["data"] for entries in metadata.values() for one in entries if one["type"] == "aws:cdk:error"]
+
+
+def run(*arguments: str, folder: Path, context: dict | None = None, **environment: str) -> subprocess.CompletedProcess:
+    """Python on the app in a process of its own, with no credentials and nowhere to ask for any."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "CDK_"))}
+    given = {
+        **clean, "CDK_OUTDIR": str(folder), "CDK_CONTEXT_JSON": json.dumps({**FLAGS, **(context or {})}),
+        "AWS_EC2_METADATA_DISABLED": "true", "HTTPS_PROXY": "http://127.0.0.1:9", **environment,
+    }  # fmt: skip
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=given, capture_output=True, text=True, check=False
+    )
+
+
+def test_there_is_a_stack_per_lab_and_each_depends_on_the_guard(folder: Path) -> None:
+    stacks = stacks_of(folder)
+    assert set(stacks) == {"GuardStack", *(f"Lab{number}Stack" for number in LABS)}
+    for number in LABS:
+        assert "GuardStack" in stacks[f"Lab{number}Stack"]["dependencies"]
+
+
+def test_no_account_has_to_be_bootstrapped(folder: Path) -> None:
+    for id, stack in stacks_of(folder).items():
+        assert set(stack["properties"]) == {"templateFile", "terminationProtection", "tags", "validateOnSynth"}, id
+        assert stack["environment"] == "aws://unknown-account/unknown-region", id
+
+
+def test_stacks_carry_the_tags_that_the_guard_reads(folder: Path) -> None:
+    stack = stacks_of(folder, ttl_hours="1.5", owner="ada")["Lab3Stack"]
+    assert stack["properties"]["tags"] == {
+        "rooflab:lab": "3", "rooflab:stack": "Lab3Stack", "rooflab:owner": "ada", "rooflab:ttl-hours": "1.5",
+    }  # fmt: skip
+
+
+def test_context_replaces_fields_of_every_lab(folder: Path) -> None:
+    stacks_of(folder, nodes="3", instance_type="t3.medium", capacity="on-demand", storage="none")
+    for number in LABS:
+        assert len(of_type(read(folder, f"Lab{number}Stack"), "AWS::EC2::Instance")) == 3
+
+
+def test_a_name_changes_the_stack_and_not_the_command(folder: Path) -> None:
+    stacks = stacks_of(folder, name="alice")
+    assert stacks["Lab3Stack"]["properties"]["stackName"] == "Lab3Stack-alice"
+    assert "stackName" not in stacks["GuardStack"]["properties"]
+
+
+def test_a_lab_that_cannot_take_the_context_fails_alone(folder: Path) -> None:
+    """`cdk deploy Lab3Stack -c efa=on` works although lab 0's type has no EFA; `cdk deploy Lab0Stack` says why not."""
+    stacks = stacks_of(folder, efa="on", name="alice")
+    assert {id for id, stack in stacks.items() if errors(folder, stack)} == {"Lab0Stack", "Lab1Stack"}
+    (error,) = errors(folder, stacks["Lab0Stack"])
+    assert error.startswith("efa='on' is not allowed: write auto or off, for g6.xlarge takes no EFA")
+    assert stacks["Lab0Stack"]["properties"]["stackName"] == "Lab0Stack-alice", "so that it can still be destroyed"
+
+
+def test_a_lab_refused_by_its_stack_fails_alone_too(folder: Path) -> None:
+    stacks = stacks_of(folder, instance_type="g6e.24xlarge", nodes="2")
+    (error,) = errors(folder, stacks["Lab4Stack"])
+    assert "capacity='spot' with 2 EFA interfaces on g6e.24xlarge is not allowed" in error
+    assert not errors(folder, stacks["Lab3Stack"])
+
+
+@pytest.mark.parametrize(
+    ("context", "line"),
+    [
+        ({"nodes": "0"}, "nodes='0'|nodes=0 is not allowed: write a whole number from 1 to 64"),
+        ({"nodes": "two"}, "nodes='two' is not a number"),
+        ({"instance_type": "g6"}, "instance_type='g6' is not an EC2 type: write FAMILY.SIZE"),
+        ({"instance_type": "g6.13xlarge"}, "instance_type='g6.13xlarge' is not in labs/instances.json: did you mean"),
+        ({"capacity": "cheap"}, "capacity='cheap' is not allowed: write on-demand"),
+        ({"storage": "nfs"}, "storage='nfs' is not allowed: write none"),
+        ({"zone": "us-east-1"}, "zone='us-east-1' is not allowed: write an availability zone"),
+        ({"name": "Alice!"}, "name='Alice!': write 1 to 20 characters"),
+        ({"node": "2"}, "context 'node' is not known: write nodes"),
+        ({"instance-type": "t3.medium"}, "context 'instance-type' is not known: write instance_type"),
+        ({"colour": "red"}, r"context 'colour' is not known: write .*instance_type"),
+        ({"ssh_public_key": "-----BEGIN"}, "ssh_public_key='-----BEGIN'… is no OpenSSH public key"),
+    ],
+)
+def test_wrong_context_is_one_clear_line(folder: Path, context: dict, line: str) -> None:
+    with pytest.raises(ValueError, match=line) as raised:
+        rooflab_app.build(app_in(folder, **context))
+    assert "\n" not in str(raised.value)
+
+
+def test_the_line_is_all_that_is_printed(folder: Path) -> None:
+    ended = run("app.py", folder=folder, context={"nodes": "0"}, CDK_VALIDATION="false")
+    assert ended.returncode == 1
+    assert ended.stderr.strip().splitlines()[-1] == "nodes=0 is not allowed: write a whole number from 1 to 64"
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_the_operators_key_may_be_absent_given_or_set_up(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(rooflab_app, "_PUBLIC_KEY_FILE", tmp_path / "absent.pub")
+    stacks_of(folder / "none")
+    assert "ssh_authorized_keys" not in str(read(folder / "none", "Lab1Stack"))
+
+    stacks_of(folder / "given", ssh_public_key=KEY)
+    assert KEY in str(read(folder / "given", "Lab1Stack"))
+
+    (tmp_path / "id.pub").write_text(f"{KEY}\n")
+    monkeypatch.setattr(rooflab_app, "_PUBLIC_KEY_FILE", tmp_path / "id.pub")
+    stacks_of(folder / "file")
+    assert KEY in str(read(folder / "file", "Lab1Stack"))
+
+
+def test_the_same_context_gives_the_same_bytes(folder: Path) -> None:
+    """In another process, with another hash seed, on another day."""
+    context = {"instance_type": "p5.48xlarge", "nodes": "2", "capacity": "on-demand", "ssh_public_key": KEY}
+    stacks_of(folder / "here", **context)
+    ended = run(
+        "app.py", folder=folder / "there", context=context, CDK_VALIDATION="false", PYTHONHASHSEED="7", TZ="Asia/Tokyo"
+    )
+    assert ended.returncode == 0, ended.stderr
+    for path in sorted((folder / "here").glob("*.template.json")):
+        assert path.read_bytes() == (folder / "there" / path.name).read_bytes(), path.name
+
+
+def findings(folder: Path, program: str) -> set[str]:
+    """Rules that CDK's own validation and cdk-nag, on by default, find broken in an app."""
+    ended = run("-c", program, folder=folder)
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    report = json.loads((folder / "validation-report.json").read_text())
+    return {one["ruleName"] for plugin in report["pluginReports"] for one in plugin["violations"]}
+
+
+def test_synthesis_passes_every_check_with_no_network_and_no_account(folder: Path) -> None:
+    assert findings(folder, "import app; app.main()") == set()
+
+
+def test_what_is_not_acknowledged_is_found(folder: Path) -> None:
+    unexplained = "import app, stacks.network; stacks.network.acknowledge = lambda *given: None; app.main()"
+    assert {rule.rpartition("::")[2] for rule in findings(folder, unexplained)} == {"AwsSolutions-VPC7"}
+
+
+def test_every_acknowledgement_gives_its_reason() -> None:
+    for reasons in (acknowledged.NETWORK, acknowledged.NODE, acknowledged.BUCKET, acknowledged.FUNCTION,
+                    acknowledged.NODE_ROLE, acknowledged.GUARD_ROLE):  # fmt: skip
+        for finding, reason in reasons.items():
+            assert finding.startswith("AwsSolutions-")
+            assert len(reason.split()) >= 5, finding
+
+
+def test_the_templates_are_clean_for_cfn_lint(folder: Path) -> None:
+    stacks_of(folder / "default")
+    stacks_of(folder / "p5", instance_type="p5.48xlarge", nodes="2", capacity="on-demand", storage="efa")
+    block = {"capacity": "block:cr-0123", "storage": "persistent-125"}
+    stacks_of(folder / "p4d", instance_type="p4d.24xlarge", nodes="2", **block)
+    paths = [folder / "default" / "GuardStack.template.json"]
+    paths += [folder / "default" / f"Lab{number}Stack.template.json" for number in (1, 3, 4)]
+    paths += [folder / name / "Lab3Stack.template.json" for name in ("p5", "p4d")]
+    command = [str(Path(sys.executable).with_name("cfn-lint")), "--template", *map(str, paths)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout

@@ -126,8 +126,9 @@ def attach(c: Context, lab: str = "", name: str = "", run: str = "", json: bool 
     """Come back to a run that goes on: its output so far, then live, then results and report."""
     screen = Screen(json=json)
     found, cluster = choice.resume(run, lab=lab, name=name, screen=screen)
-    with cluster:
-        found = execution.attend(cluster, found, screen)
+    if cluster:
+        with cluster:
+            found = execution.attend(cluster, found, screen)
     show_run(found, screen, json=json)
 
 
@@ -136,8 +137,9 @@ def stop(c: Context, lab: str = "", name: str = "", run: str = "", json: bool = 
     """End a run (the newest, unless named) on all nodes and fetch what it left. The lab stays up."""
     screen = Screen(json=json)
     found, cluster = choice.resume(run, lab=lab, name=name, screen=screen)
-    with cluster:
-        found = execution.stop(cluster, found, screen)
+    if cluster:
+        with cluster:
+            found = execution.stop(cluster, found, screen)
     show_run(found, screen, json=json, expected=(0, 143))
 
 

@@ -1,20 +1,23 @@
 """What the flags of a verb mean: which lab, which cluster, which run."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from labs.catalog import Lab, Workload, find_lab
 from labs.names import stack_name
 from operate import laptop
 from operate.account import Account
-from operate.cluster import Cluster, nodes_of_run, open_hosts, open_local, open_stack
+from operate.cluster import Cluster, nodes_of_run, open_hosts, open_local, open_remains, open_stack
 from operate.launch import Job
 from operate.problem import Problem
 from operate.runs import NoRun, Run, find_run
 from operate.screen import Screen
 from operate.shell import Outcome
+from operate.stack import find_stack
 from operate.tree import read_tree
 
 _STACK = re.compile(r"Lab(\d+)Stack(?:-(.+))?")
@@ -68,20 +71,26 @@ def open_target(lab: Lab | None, *, on: str, hosts: str, screen: Screen) -> Clus
 def choose_run(run: str, *, lab: str, name: str) -> Run:
     """The run of `--run`, else the newest one of `--lab` (and `--name`), else the newest of all.
 
+    Where there are several, one on the AWS that this shell talks to comes first.
+
     Raises:
         Problem: there is none.
     """
-    if run or not lab:
+    if run:
         return find_run(run=run)
-    chosen = choose_lab(lab, name)
-    return find_run(lab=chosen.number, stack=chosen.stack if name else "")
+    chosen = choose_lab(lab, name) if lab else None
+    wanted: dict[str, Any] = {"lab": chosen.number, "stack": chosen.stack if name else ""} if chosen else {}
+    try:
+        return find_run(**wanted, endpoint=os.environ.get("AWS_ENDPOINT_URL", ""))
+    except NoRun:
+        return find_run(**wanted)
 
 
-def resume(run: str, *, lab: str, name: str, screen: Screen) -> tuple[Run, Cluster]:
-    """A run and its machines; with `lab`, also one that another machine launched.
+def resume(run: str, *, lab: str, name: str, screen: Screen) -> tuple[Run, Cluster | None]:
+    """A run and its machines, or None for these where it has ended; with `lab`, also one launched elsewhere.
 
     Raises:
-        Problem: there is none, or its machines are gone.
+        Problem: there is none, or its machines cannot be asked.
     """
     try:
         chosen = choose_run(run, lab=lab, name=name)
@@ -90,21 +99,30 @@ def resume(run: str, *, lab: str, name: str, screen: Screen) -> tuple[Run, Clust
             raise
         cluster = open_stack(Account(), choose_lab(lab, name), screen, partial=True)
         return adopt_run(cluster, run, choose_lab(lab, name).number), cluster
-    return chosen, open_run(chosen, screen)
+    return chosen, open_run(chosen, screen) if chosen.document["ended"] is None else None
 
 
 def open_run(run: Run, screen: Screen) -> Cluster:
-    """The machines that `run` was started on.
+    """The machines that `run` was started on, as far as they still exist.
 
     Raises:
-        Problem: its stack is gone; what was fetched stays.
+        Problem: they are on another AWS than this shell talks to, or cannot be asked.
     """
     target = str(run.document["target"])
     if target == "local":
         return open_local()
     if target.startswith("hosts:"):
         return open_hosts(target.removeprefix("hosts:").split(","))
-    cluster = open_stack(Account(), lab_of(str(run.document["stack"])), screen, partial=True)
+    account, stack = Account(), str(run.document["stack"])
+    there = run.document.get("endpoint") or ""
+    if there != (account.endpoint or ""):
+        raise Problem(
+            f"{run.name} ran on {there or 'AWS itself'}, and this shell talks to {account.endpoint or 'AWS itself'}",
+            f"export AWS_ENDPOINT_URL={there}" if there else "unset AWS_ENDPOINT_URL",
+        )
+    if find_stack(account, stack) is None:
+        return open_remains(account, stack)
+    cluster = open_stack(account, lab_of(stack), screen, partial=True)
     return nodes_of_run(cluster, {node["instance_id"]: node["name"] for node in run.document["nodes"]})
 
 

@@ -152,7 +152,7 @@ def open_stack(account: Account, lab: Lab, screen: Screen, *, partial: bool = Fa
     stack = deployed_stack(account, lab.stack)
     with screen.stage(f"finding the nodes of {stack.name}") as say:
         nodes = await_nodes(account, stack, partial=partial, tell=say)
-        folder = laptop.state(stack.name)
+        folder = laptop.state(stack.name, account.endpoint)
         address = admission.operator_address(account.endpoint)
         for group in dict.fromkeys(group for node in nodes for group in node.groups):
             admission.admit(account, group, {node.port for node in nodes if group in node.groups}, address)
@@ -165,6 +165,11 @@ def open_stack(account: Account, lab: Lab, screen: Screen, *, partial: bool = Fa
         node.name: RemoteShell.to_node(node, host_keys=pinned[node.name], key=key) for node in nodes
     }
     return Cluster(label=stack.name, target="stack", nodes=nodes, shells=Shells(shells), account=account)
+
+
+def open_remains(account: Account, stack: str) -> Cluster:
+    """What is left of a stack that is gone: no node, but the account, and so the bucket."""
+    return Cluster(label=stack, target="stack", nodes=(), shells=Shells({}), account=account)
 
 
 def nodes_of_run(cluster: Cluster, names: Mapping[str, str]) -> Cluster:

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -129,7 +129,7 @@ def finish(
     return run.write(
         ended=_iso(ended),
         workloads=workloads,
-        usd=cost(run, ended),
+        usd=cost(run, ended) if cluster.nodes else None,  # nobody knows when the last of them ended
         lost=ending.lost,
         ok=done and not ending.lost and not fetched.missed,
     )
@@ -225,7 +225,13 @@ def _push(cluster: Cluster, screen: Screen) -> Tree | None:
 def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree | None) -> tuple[Run, Plan]:
     now = cluster.now()
     number = order.lab.number if order.lab else None
-    name = launch.run_id(now, number)
+    while True:  # another run may have been named in this very second
+        name = launch.run_id(now, number)
+        try:
+            (laptop.results() / name).mkdir(parents=True)
+            break
+        except FileExistsError:
+            now += timedelta(seconds=1)
     sharing = sum(node.on_loopback for node in cluster.nodes) or 1
     types = {node.instance_type for node in cluster.nodes} - {""}
     plan = Plan(
@@ -253,6 +259,7 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
         "lab": number,
         "stack": cluster.label if cluster.target == "stack" else None,
         "target": cluster.target,
+        "endpoint": (cluster.account.endpoint or "") if cluster.account else None,
         "started": _iso(now),
         "ended": None,
         "nodes": [
@@ -281,9 +288,13 @@ def _start(cluster: Cluster, order: Order, plan: Plan, run: Run, secrets: bytes,
     def archive(node: str) -> bytes:
         return launch.pack({"run.sh": scripts[node].encode(), "run.json": document, **(order.files or {})})
 
-    with screen.stage("launching", interrupted="nothing was started; run the same command again"):
-        prepared = cluster.shells.each(launch.prepare_command(plan.place, plan.run), stdin=archive)
-        demand(prepared, "take the run", "is its disk full? fab ssh, then df -h")
+    try:
+        with screen.stage("launching", interrupted="nothing was started; run the same command again"):
+            prepared = cluster.shells.each(launch.prepare_command(plan.place, plan.run), stdin=archive)
+            demand(prepared, "take the run", "is its disk full? fab ssh, then df -h")
+    except Problem:
+        run.folder.rmdir()  # it holds nothing yet: the run never was
+        raise
     run.write()
     try:
         started = cluster.shells.each(launch.start_command(plan.place, plan.run), stdin=secrets)

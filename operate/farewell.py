@@ -7,7 +7,7 @@ from labs.catalog import Lab
 from labs.names import Output
 from operate import admission, execution, laptop
 from operate.account import Account
-from operate.cluster import open_stack
+from operate.choice import open_run
 from operate.problem import Problem
 from operate.runs import NoRun, Run, find_run
 from operate.screen import Screen
@@ -22,9 +22,9 @@ def end_lab(account: Account, lab: Lab, screen: Screen, *, json: bool) -> None:
     Raises:
         Problem: something is left, or could not be looked at; Ctrl-C: the guard ends the lab at its deadline.
     """
-    run = _newest(lab.stack)
+    run = _newest(account, lab.stack)
     if run is not None and run.document["ended"] is None:
-        run = _bring_home(account, lab, run, screen)
+        run = _bring_home(run, screen)
     _withdraw(account, lab.stack)
     with screen.stage(f"ending {lab.stack}", interrupted="fab teardown goes on where it was; so does the guard") as say:
         receipt = teardown(
@@ -34,7 +34,7 @@ def end_lab(account: Account, lab: Lab, screen: Screen, *, json: bool) -> None:
             progress=lambda made, elapsed: say("; ".join(made.did)) if made.did else None,
         )
     path = receipt.write(run.folder if run else laptop.results() / lab.stack)
-    shutil.rmtree(laptop.state(lab.stack))  # the addresses and host keys of nodes that are gone
+    shutil.rmtree(laptop.state(lab.stack, account.endpoint))  # the addresses and host keys of nodes that are gone
     if json:
         print(documents.dumps(receipt.as_json(), indent=1))
     else:
@@ -64,17 +64,17 @@ def leftover(sweep: Sweep, stack: str = "") -> None:
     raise Problem(f"{len(sweep.left)} things of {what} are there, {bill}", remedy)
 
 
-def _newest(stack: str) -> Run | None:
+def _newest(account: Account, stack: str) -> Run | None:
     try:
-        return find_run(stack=stack)
+        return find_run(stack=stack, endpoint=account.endpoint or "")
     except NoRun:
         return None
 
 
-def _bring_home(account: Account, lab: Lab, run: Run, screen: Screen) -> Run:
+def _bring_home(run: Run, screen: Screen) -> Run:
     screen.note(f"{run.name} has not ended: stopping it and fetching what there is")
     try:
-        with open_stack(account, lab, screen) as cluster:
+        with open_run(run, screen) as cluster:
             return execution.stop(cluster, run, screen)
     except Problem as problem:
         if problem.exit_code == 130:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from operate.account import Account
+from operate.laptop import write
 from operate.nodes import Node
 from operate.problem import Problem
 
@@ -70,8 +71,8 @@ def pin(
         sleep(5)
         waited_s += 5
     kept = {_pin(node): known[_pin(node)] for node in nodes}
-    _write(pins, json.dumps(kept, indent=1) + "\n")
-    _write(folder / "known_hosts", known_hosts((node, kept[_pin(node)]) for node in nodes))
+    write(pins, json.dumps(kept, indent=1) + "\n")
+    write(folder / "known_hosts", known_hosts((node, kept[_pin(node)]) for node in nodes))
     return {node.name: kept[_pin(node)] for node in nodes}
 
 
@@ -114,11 +115,3 @@ def _read(pins: Path) -> dict[str, tuple[str, ...]]:
         return {instance: tuple(keys) for instance, keys in json.loads(pins.read_text()).items()}
     except (FileNotFoundError, ValueError):  # an unreadable pin is asked for again, never guessed
         return {}
-
-
-def _write(path: Path, text: str) -> None:
-    if path.exists() and path.read_text() == text:
-        return
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -4,7 +4,7 @@ from operate import choice
 from operate.execution import secret_values
 from operate.fetch import fetch
 from operate.problem import Problem
-from operate.runs import Run
+from operate.runs import NoRun, Run
 from operate.screen import Screen
 
 
@@ -14,16 +14,13 @@ def show_logs(screen: Screen, *, lab: str, name: str, run: str, node: str, workl
     Raises:
         Problem: there is no such run, or nothing logged by that node and workload.
     """
-    found, cluster = None, None
     try:
-        found = choice.choose_run(run, lab=lab, name=name)
-        if found.document["ended"] is None:
-            cluster = choice.open_run(found, screen)
+        found, cluster = choice.resume(run, lab=lab, name=name, screen=screen)
+    except NoRun:
+        raise
     except Problem as problem:
-        if found is None:
-            found, cluster = choice.resume(run, lab=lab, name=name, screen=screen)
-        else:
-            screen.warn(f"only what was fetched before: {problem}")
+        screen.warn(f"only what was fetched before: {problem}")
+        found, cluster = choice.choose_run(run, lab=lab, name=name), None
     if cluster is not None:
         with cluster:
             for why in fetch(cluster, found.name, found.folder, secrets=secret_values()).missed.values():

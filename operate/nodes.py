@@ -108,7 +108,7 @@ def await_nodes(
     tell: Callable[[str], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[Node, ...]:
-    """All nodes of `stack`, running and with an address. With `partial`, those that are left will do.
+    """All nodes of `stack`, running and with an address. With `partial`, those that are left, if any, will do.
 
     Raises:
         Problem: fewer came up than the stack asked for (with the fleet's own words), or they do not get to run.
@@ -117,7 +117,7 @@ def await_nodes(
     waited_s = 0.0
     while True:
         nodes = find_nodes(account, stack.name)
-        if len(nodes) < (1 if partial else wanted):
+        if len(nodes) < wanted and not partial:
             raise _too_few(account, stack, len(nodes), wanted)
         slow = [node for node in nodes if node.state != "running" or not node.address]
         if not slow:

@@ -20,8 +20,8 @@ _NO_RSYNC = (12, 127)
 
 def config(cluster: Cluster) -> Path:
     """The ssh_config of a deployed lab, for `ssh -F`."""
-    assert cluster.target == "stack"
-    return laptop.state(cluster.label) / "ssh_config"
+    assert cluster.account is not None
+    return laptop.state(cluster.label, cluster.account.endpoint) / "ssh_config"
 
 
 def choose(cluster: Cluster, name: str) -> Node:

@@ -34,9 +34,7 @@ class Run:
         """Write run.json with `changes`, whole or not at all."""
         document = {**self.document, **changes}
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / "run.json.partial"
-        partial.write_text(json.dumps(document, indent=1) + "\n")
-        partial.replace(self.folder / "run.json")
+        laptop.write(self.folder / "run.json", json.dumps(document, indent=1) + "\n")
         return Run(self.folder, document)
 
 
@@ -57,11 +55,14 @@ def read_run(folder: Path) -> Run:
     return Run(folder, document)
 
 
-def find_run(*, run: str = "", lab: int | None = None, stack: str = "", target: str = "") -> Run:
-    """The run called `run`, else the newest of `lab`, `stack` and `target` where these are given.
+def find_run(*, run: str = "", lab: int | None = None, stack: str = "", endpoint: str | None = None) -> Run:
+    """The run called `run`, else the newest of `lab` and `stack` where these are given.
+
+    `endpoint`: only runs on stacks behind that endpoint ("" is AWS itself); None: any.
 
     Raises:
-        Problem: there is none, or `run` is not a run's name.
+        NoRun: there is none.
+        Problem: `run` is not a run's name.
     """
     if run:
         if not _RUN.fullmatch(run):
@@ -69,9 +70,9 @@ def find_run(*, run: str = "", lab: int | None = None, stack: str = "", target: 
                 f"run={run!r} is not a run's name", "write one such as 20261120-093000-lab3; `ls results` shows them"
             )
         return read_run(laptop.results() / run)
+    wanted = {"lab": lab, "stack": stack or None, "endpoint": endpoint}
     for folder in newest_first():
         found = read_run(folder)
-        wanted = {"lab": lab, "stack": stack or None, "target": target or None}
         if all(value is None or found.document.get(key) == value for key, value in wanted.items()):
             return found
     what = stack or (f"Lab {lab}" if lab is not None else "any lab")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from operate.laptop import write
 from operate.nodes import Node
 
 
@@ -37,9 +38,5 @@ def ssh_config(nodes: Sequence[Node], *, stack: str, known_hosts: Path, key: Pat
 def write_ssh_config(nodes: Sequence[Node], *, stack: str, folder: Path, key: Path) -> Path:
     """Write `folder`/ssh_config beside the known_hosts that lies there, and return its path."""
     path = folder / "ssh_config"
-    text = ssh_config(nodes, stack=stack, known_hosts=folder / "known_hosts", key=key)
-    if not path.exists() or path.read_text() != text:
-        partial = path.with_name("ssh_config.partial")
-        partial.write_text(text)
-        partial.replace(path)
+    write(path, ssh_config(nodes, stack=stack, known_hosts=folder / "known_hosts", key=key))
     return path

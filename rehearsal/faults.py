@@ -11,7 +11,7 @@ class Faults:
         self._capacity: dict[tuple[str, str], int] = {}
 
     def limit(self, kind: str, zone: str, left: int) -> None:
-        """Let a zone ("" for every zone) have only `left` more instances of a type.
+        """Let a zone ("" for every zone) have only `left` more instances of a type ("" for all types together).
 
         Raises:
             ValueError: `left` is negative.
@@ -29,7 +29,7 @@ class Faults:
     def grant(self, kind: str, zone: str, wanted: int) -> int:
         """How many of the wanted instances the zone has; they count as taken."""
         with self._lock:
-            limits = [slot for slot in ((kind, zone), (kind, "")) if slot in self._capacity]
+            limits = self._limits(kind, zone)
             granted = min([wanted, *(self._capacity[slot] for slot in limits)])
             for slot in limits:
                 self._capacity[slot] -= granted
@@ -38,6 +38,8 @@ class Faults:
     def give_back(self, kind: str, zone: str, count: int) -> None:
         """Give back what `grant` took and nobody used."""
         with self._lock:
-            for slot in ((kind, zone), (kind, "")):
-                if slot in self._capacity:
-                    self._capacity[slot] += count
+            for slot in self._limits(kind, zone):
+                self._capacity[slot] += count
+
+    def _limits(self, kind: str, zone: str) -> list[tuple[str, str]]:
+        return [slot for slot in ((kind, zone), (kind, ""), ("", zone), ("", "")) if slot in self._capacity]

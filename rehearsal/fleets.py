@@ -154,6 +154,10 @@ class Fleets(Instances):
         # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeFleetInstances.html
         raise AwsError("UnsupportedOperation", "DescribeFleetInstances knows no instant fleets: use DescribeFleets")
 
+    def describe_spot_price_history(self) -> ActionResult:
+        # moto's price of $0.00001 in 2006 would flatter every estimate.
+        raise NotRehearsed("DescribeSpotPriceHistory: it has no market")
+
     def delete_fleets(self) -> ActionResult:
         self.error_on_dryrun()
         done, failed = [], []

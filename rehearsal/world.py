@@ -150,7 +150,7 @@ class World:
         if verb == "advance":
             self.ticks.advance(float(given["seconds"]))
         elif verb == "fault":
-            self.faults.limit(given["instance_type"], given.get("zone", ""), int(given["left"]))
+            self.faults.limit(given.get("instance_type", ""), given.get("zone", ""), int(given["left"]))
         elif verb != "status":
             raise ValueError(f"unknown control route {verb!r}")
         nodes = [

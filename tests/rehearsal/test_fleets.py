@@ -98,6 +98,16 @@ def test_without_a_minimum_a_fleet_takes_what_there_is(lab: Lab) -> None:
     _short(lab, instance_type="g6e.12xlarge", left=1000)
 
 
+def test_a_shortage_of_everything_counts_all_types_together(lab: Lab) -> None:
+    _short(lab, left=1)
+    with pytest.raises(ClientError, match="InsufficientInstanceCapacity"):
+        lab.ec2.run_instances(MinCount=2, MaxCount=2, **lab.order())
+    lab.ec2.run_instances(MinCount=1, MaxCount=1, **lab.order(InstanceType="g6.xlarge"))
+    with pytest.raises(ClientError, match="InsufficientInstanceCapacity"):
+        lab.ec2.run_instances(MinCount=1, MaxCount=1, **lab.order())
+    _short(lab, left=1000)
+
+
 def test_an_override_that_ec2_refuses_is_an_error_inside_the_answer(lab: Lab) -> None:
     wrong, right = {"SubnetId": lab.subnet, "InstanceType": "g6.13xlarge"}, {"SubnetId": lab.subnet}
     made = lab.ec2.create_fleet(**_request(lab, [wrong, right]))

@@ -1,0 +1,333 @@
+"""The nodes' boot files, run for real in a root of their own; stand-ins only for commands that need hardware or AWS."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "userdata"
+SCRIPTS = sorted(FOLDER.glob("*.sh"))
+PASSIVE = ("systemctl", "apt-get", "apt-mark", "chown", "sshd", "mdadm", "mkfs.ext4", "mount", "shutdown")
+"""Commands that only note that they were called."""
+
+
+@dataclass
+class Node:
+    """A root directory with the boot files in place."""
+
+    root: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for folder in ("opt/rooflab", "home/ubuntu", "bin", "etc"):
+            (self.root / folder).mkdir(parents=True)
+        for script in SCRIPTS:
+            shutil.copy(script, self.here / script.name)
+        for command in PASSIVE:
+            self.command(command, "")
+        self.settings = {
+            "ROOFLAB_STACK": "Lab3Stack", "ROOFLAB_TTL_HOURS": "4", "ROOFLAB_REGION": "us-east-1",
+            "ROOFLAB_BUCKET": "results-bucket", "ROOFLAB_GPUS": "4", "ROOFLAB_EFAS": "1", "ROOFLAB_STEPS": "",
+            "ROOFLAB_PACKAGES": "torch==2.13.0 numpy==2.4.6", "ROOFLAB_FSX_HOST": "fs-0.fsx.us-east-1.amazonaws.com",
+            "ROOFLAB_FSX_NAME": "fsx", "ROOFLAB_WAIT_S": "0", **self.settings,
+        }  # fmt: skip
+
+    @property
+    def here(self) -> Path:
+        return self.root / "opt/rooflab"
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home/ubuntu/.rooflab"
+
+    @property
+    def calls(self) -> list[str]:
+        """Commands that were called, in order."""
+        path = self.root / "calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def command(self, name: str, body: str) -> None:
+        """Put a stand-in on the PATH that notes its call and runs `body`."""
+        path = self.root / "bin" / name
+        path.write_text(f'#!/bin/bash\necho "{name} $*" >>"{self.root}/calls"\n{body}\n')
+        path.chmod(0o755)
+
+    def environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        return {"PATH": f"{self.root}/bin:{os.environ['PATH']}", "ROOT": str(self.root), "HOME": str(self.root), **more}
+
+    def boot(self, *steps: str) -> str:
+        """Run boot.sh with these steps; returns what ~/.rooflab/ready then holds."""
+        settings = {**self.settings, "ROOFLAB_STEPS": " ".join(steps)}
+        (self.here / "boot.env").write_text("".join(f"{key}='{value}'\n" for key, value in settings.items()))
+        subprocess.run(["bash", self.here / "boot.sh"], env=self.environment({}), check=False, capture_output=True)
+        return (self.home / "ready").read_text().strip()
+
+    def belt(self, **more: str) -> subprocess.CompletedProcess[str]:
+        self.boot()
+        command = ["bash", str(self.here / "belt.sh")]
+        return subprocess.run(command, env=self.environment(more), check=False, capture_output=True, text=True)
+
+    def env(self) -> dict[str, str]:
+        """What ~/.rooflab/env.sh sets."""
+        clean = {"PATH": "/usr/bin:/bin"}
+        script = f'set -eu; source "{self.home}/env.sh"; env'
+        out = subprocess.run(["bash", "-c", script], env=clean, check=True, capture_output=True, text=True).stdout
+        return dict(line.partition("=")[::2] for line in out.splitlines())
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "root")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script: Path) -> None:
+    checker = Path(sys.executable).with_name("shellcheck")
+    found = subprocess.run([checker, script], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_file_says_what_it_is_for_and_stops_at_the_first_failure(script: Path) -> None:
+    lines = script.read_text().splitlines()
+    assert lines[0] == "#!/bin/bash"
+    assert lines[1].startswith("# ")
+    assert "set -euo pipefail" in lines
+
+
+def test_ready_says_ok_after_every_step(node: Node) -> None:
+    for name in ("one", "two"):
+        (node.here / f"{name}.sh").write_text("echo done\n")
+    assert node.boot("one", "two") == "ok"
+    assert [line.split()[0] for line in (node.home / "boot/seconds").read_text().splitlines()] == ["one", "two"]
+
+
+def test_ready_names_the_step_that_failed_and_its_last_line(node: Node) -> None:
+    (node.here / "one.sh").write_text("echo trying\necho 'no GPU was found'\necho ''\nexit 1\n")
+    (node.here / "two.sh").write_text(f"touch {node.root}/two-ran\n")
+    assert node.boot("one", "two") == "failed: one: no GPU was found"
+    assert not (node.root / "two-ran").exists()
+
+
+def test_a_command_that_fails_in_a_step_ends_it(node: Node) -> None:
+    (node.here / "one.sh").write_text("echo before\nfalse\necho after\n")
+    assert node.boot("one") == "failed: one: before"
+
+
+def test_a_silent_failure_has_a_reason_too(node: Node) -> None:
+    (node.here / "one.sh").write_text("exit 3\n")
+    assert node.boot("one") == "failed: one: it printed nothing"
+
+
+def test_the_environment_is_there_even_when_a_step_fails(node: Node) -> None:
+    (node.here / "one.sh").write_text("exit 1\n")
+    node.boot("one")
+    found = node.env()
+    assert (found["AWS_REGION"], found["ROOFLAB_BUCKET"]) == ("us-east-1", "results-bucket")
+
+
+def test_booting_again_changes_nothing(node: Node) -> None:
+    node.command("findmnt", "exit 1")
+    node.command("lsblk", "")
+    node.command("modinfo", "")
+    (node.root / "etc/fstab").write_text("")
+    steps = ("nvme", "lustre")
+    assert node.boot(*steps) == "ok"
+    before = (node.home / "env.sh").read_text(), (node.root / "etc/fstab").read_text()
+    assert node.boot(*steps) == "ok"
+    assert before == ((node.home / "env.sh").read_text(), (node.root / "etc/fstab").read_text())
+
+
+def test_deadline_arms_the_belt(node: Node) -> None:
+    assert node.boot("deadline") == "ok"
+    assert os.access(node.root / "usr/local/sbin/rooflab-belt", os.X_OK)
+    assert (
+        "ExecStart=/usr/local/sbin/rooflab-belt" in (node.root / "etc/systemd/system/rooflab-belt.service").read_text()
+    )
+    assert node.calls[:2] == ["systemctl daemon-reload", "systemctl enable --now rooflab-belt.timer"]
+
+
+def test_system_holds_the_kernel_and_admits_keys_only(node: Node) -> None:
+    node.command("dpkg-query", "printf 'ii  linux-image-aws\\nun  linux-doc\\nii  linux-modules-6.8.0\\n'")
+    assert node.boot("system") == "ok"
+    assert "apt-mark hold linux-image-aws linux-modules-6.8.0" in node.calls
+    assert "PasswordAuthentication no" in (node.root / "etc/ssh/sshd_config.d/10-rooflab.conf").read_text()
+    assert node.calls.index("sshd -t") < node.calls.index("systemctl reload ssh"), "a bad file must not lock us out"
+
+
+DISKS = "/dev/nvme0n1 Amazon Elastic Block Store\n/dev/nvme1n1 Amazon EC2 NVMe Instance Storage\n"
+
+
+def lsblk(disks: str) -> str:
+    """A stand-in: `-dno PATH,MODEL` lists the disks, `-no FSTYPE` finds none, `-no NAME` finds the disk alone."""
+    return f"case $2 in PATH,MODEL) printf '{disks}' ;; FSTYPE) echo ;; NAME) echo disk ;; esac"
+
+
+def test_one_nvme_disk_is_formatted_and_mounted(node: Node) -> None:
+    node.command("findmnt", "exit 1")
+    node.command("lsblk", lsblk(DISKS))
+    assert node.boot("nvme") == "ok"
+    assert "mkfs.ext4 -q -E nodiscard /dev/nvme1n1" in node.calls
+    assert f"mount -o noatime /dev/nvme1n1 {node.root}/var/lib/rooflab/scratch" in node.calls
+
+
+def test_several_nvme_disks_are_striped(node: Node) -> None:
+    node.command("findmnt", "exit 1")
+    node.command("lsblk", lsblk(f"{DISKS}/dev/nvme2n1 Amazon EC2 NVMe Instance Storage\\n"))
+    assert node.boot("nvme") == "ok"
+    (made,) = [call for call in node.calls if call.startswith("mdadm")]
+    assert made == "mdadm --create /dev/md/rooflab --run --level=0 --raid-devices=2 /dev/nvme1n1 /dev/nvme2n1"
+    assert "mkfs.ext4 -q -E nodiscard /dev/md/rooflab" in node.calls
+
+
+def test_a_disk_that_holds_something_is_left_alone(node: Node) -> None:
+    node.command("findmnt", "exit 1")
+    node.command("lsblk", lsblk(DISKS).replace("FSTYPE) echo", "FSTYPE) echo xfs"))
+    assert node.boot("nvme") == "ok"
+    assert not [call for call in node.calls if call.startswith("mkfs")]
+
+
+def test_the_images_own_nvme_mount_is_used(node: Node) -> None:
+    (node.root / "opt/dlami/nvme").mkdir(parents=True)
+    node.command("findmnt", "exit 0")
+    node.command("lsblk", "")
+    assert node.boot("nvme") == "ok"
+    assert node.env()["ROOFLAB_SCRATCH"] == f"{node.root}/opt/dlami/nvme"
+    assert not [call for call in node.calls if call.startswith("mkfs")]
+
+
+def test_a_node_without_nvme_uses_its_root_volume(node: Node) -> None:
+    node.command("findmnt", "exit 1")
+    node.command("lsblk", lsblk("/dev/nvme0n1 Amazon Elastic Block Store\\n"))
+    assert node.boot("nvme") == "ok"
+    assert Path(node.env()["HF_HOME"]).is_dir()
+
+
+SMI = "case $* in *query-gpu*) printf 'L4\\n%.0s' {{1..{gpus}}} ;; -q) echo '{fabric}' ;; esac"
+
+
+def test_all_gpus_of_the_type_have_to_be_there(node: Node) -> None:
+    node.command("nvidia-smi", SMI.format(gpus=4, fabric=""))
+    assert node.boot("gpu") == "ok"
+    assert "nvidia-smi -pm 1" in node.calls
+    node.command("nvidia-smi", SMI.format(gpus=3, fabric=""))
+    assert node.boot("gpu") == "failed: gpu: nvidia-smi shows 3 GPUs after 0 s, this instance type has 4"
+
+
+def test_a_driver_that_does_not_load_is_named(node: Node) -> None:
+    node.command("nvidia-smi", "exit 9")
+    assert node.boot("gpu") == "failed: gpu: nvidia-smi shows 0 GPUs after 0 s, this instance type has 4"
+
+
+def test_gpus_wait_for_their_fabric(node: Node) -> None:
+    node.command("nvidia-smi", SMI.format(gpus=4, fabric="    Fabric\n        State : In Progress"))
+    assert node.boot("gpu") == (
+        "failed: gpu: the NVSwitch fabric is not ready after 0 s: see journalctl -u nvidia-fabricmanager"
+    )
+
+
+def with_efa(node: Node, devices: int, fi_info: str = "exit 0", plugin: bool = True) -> None:
+    for index in range(devices):
+        (node.root / f"sys/class/infiniband/rdmap{index}s0").mkdir(parents=True)
+    (node.root / "sys/class/infiniband").mkdir(parents=True, exist_ok=True)
+    (node.root / "opt/amazon/efa/bin").mkdir(parents=True)
+    (node.root / "opt/amazon/ofi-nccl/lib").mkdir(parents=True)
+    if plugin:
+        (node.root / "opt/amazon/ofi-nccl/lib/libnccl-net.so").touch()
+    path = node.root / "opt/amazon/efa/bin/fi_info"
+    path.write_text(f"#!/bin/bash\n{fi_info}\n")
+    path.chmod(0o755)
+
+
+def test_efa_tells_nccl_where_its_plugin_is(node: Node) -> None:
+    with_efa(node, 1)
+    assert node.boot("efa") == "ok"
+    found = node.env()
+    assert found["LD_LIBRARY_PATH"] == f"{node.root}/opt/amazon/ofi-nccl/lib:{node.root}/opt/amazon/efa/lib"
+    assert found["FI_PROVIDER"] == "efa"
+
+
+def test_each_thing_that_efa_lacks_is_named(tmp_path: Path) -> None:
+    for name, given, reason in (
+        ("devices", {"devices": 0}, "0 EFA devices are there, the lab asked for 1"),
+        (
+            "provider",
+            {"devices": 1, "fi_info": "exit 61"},
+            "libfabric does not open the EFA devices: fi_info -p efa failed",
+        ),
+        ("plugin", {"devices": 1, "plugin": False}, "NCCL's plugin for EFA is not in"),
+    ):
+        node = Node(tmp_path / name)
+        with_efa(node, **given)
+        assert node.boot("efa").startswith(f"failed: efa: {reason}")
+
+
+def with_lustre(node: Node, client: str) -> None:
+    (node.root / "etc/os-release").write_text("NAME=Ubuntu\nVERSION_CODENAME=jammy\n")
+    (node.root / "etc/fstab").write_text("")
+    node.command("modinfo", "exit 1")
+    node.command("findmnt", "exit 1")
+    node.command("uname", "echo 6.8.0-1063-aws")
+    node.command("curl", "echo key")
+    node.command("gpg", "cat >/dev/null")
+    node.command("apt-cache", client)
+
+
+def test_lustre_takes_the_client_of_the_running_kernel(node: Node) -> None:
+    with_lustre(node, "exit 0")
+    assert node.boot("lustre") == "ok"
+    assert "apt-get install -qy lustre-client-modules-6.8.0-1063-aws" in node.calls
+    assert " jammy main" in (node.root / "etc/apt/sources.list.d/fsx-lustre.list").read_text()
+    assert (node.root / "etc/fstab").read_text() == (
+        "fs-0.fsx.us-east-1.amazonaws.com@tcp:/fsx /fsx lustre defaults,_netdev,noatime,flock,user_xattr 0 0\n"
+    )
+    assert "mount /fsx" in node.calls
+    assert node.env()["ROOFLAB_SHARED"] == "/fsx"
+
+
+def test_a_kernel_without_a_lustre_client_says_what_to_do(node: Node) -> None:
+    with_lustre(node, "exit 100")
+    assert node.boot("lustre") == (
+        "failed: lustre: AWS has no Lustre client for kernel 6.8.0-1063-aws: deploy with -c storage=none, or bake an "
+        "older image"
+    )
+
+
+def with_uv(node: Node, gpus_seen: int) -> None:
+    """`pip` brings a uv that makes a venv whose Python sees that many GPUs."""
+    node.command("lsblk", "")
+    node.command("findmnt", "exit 1")
+    uv = node.root / "opt/rooflab/uv/bin/uv"
+    uv.parent.mkdir(parents=True)
+    check = f'[ "$2" = "{gpus_seen}" ] || {{ echo "torch 2.13.0 sees {gpus_seen} GPUs" >&2; exit 1; }}'
+    make = f'mkdir -p "${{!#}}/bin"; printf \'#!/bin/bash\\n%s\\n\' \'{check}\' >"${{!#}}/bin/python"; chmod +x "${{!#}}/bin/python"'
+    uv.write_text(f'#!/bin/bash\necho "uv $*" >>"{node.root}/calls"\nif [ "$1" = venv ]; then {make}; fi\n')
+    uv.chmod(0o755)
+    node.command("python3", "")
+
+
+def test_python_installs_the_pins_and_comes_first_on_the_path(node: Node) -> None:
+    with_uv(node, 4)
+    assert node.boot("nvme", "python") == "ok"
+    (installed,) = [call for call in node.calls if call.startswith("uv pip install")]
+    assert installed.endswith("/bin/python torch==2.13.0 numpy==2.4.6")
+    assert node.env()["PATH"].startswith(f"{node.root}/opt/rooflab/venv/bin:")
+    assert (node.root / "opt/rooflab/venv").resolve() == node.root / "var/lib/rooflab/scratch/venv", "never on Lustre"
+
+
+def test_a_cpu_node_takes_torch_without_cuda(node: Node) -> None:
+    node.settings["ROOFLAB_GPUS"] = "0"
+    with_uv(node, 0)
+    assert node.boot("nvme", "python") == "ok"
+    (installed,) = [call for call in node.calls if call.startswith("uv pip install")]
+    assert "--torch-backend cpu" in installed
+
+
+def test_torch_has_to_see_the_gpus(node: Node) -> None:
+    with_uv(node, 0)
+    assert node.boot("nvme", "python") == "failed: python: torch 2.13.0 sees 0 GPUs"

@@ -18,7 +18,6 @@ Output: seconds per step, tokens/s, bytes per step predicted, speed-up over one 
 """
 
 import argparse
-import hashlib
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -33,23 +32,16 @@ from torch.nn.parallel import DistributedDataParallel
 from labs.models import Model, find_model
 from labs.results import Measurement
 from labs.roofs import Bound, all_reduce_bytes, compute_bound, inverse, per_unit, usd_per_million
+from workloads.chain import draw
 from workloads.command import Parser, positive, start
 from workloads.decoder import Decoder, loss_of
 from workloads.device import Device, find_device
 from workloads.group import Group, joined, place
+from workloads.parity import TOLERANCE, digest, digest_failure, gradient_failure, gradients_of, loss_failure
 from workloads.record import Surroundings, surroundings, write
 from workloads.sensors import Sensors, describe
 
 # Shape suffixes: B sequences, T = S + 1 tokens (inputs and labels overlap), G sequences of all ranks together.
-
-ALPHABET = 64
-"""Tokens that the chain visits, the first of the vocabulary."""
-NOISE = 0.1
-"""Share of tokens that do not follow the chain, so that the loss has a floor above 0."""
-TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}
-"""Largest |difference| of a parameter's gradient, relative to its norm. A rank that is left out gives 0.1 to 1."""
-FALL = 0.9
-"""Losses of the last quarter of the steps must average below this share of the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,21 +92,6 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
     )  # fmt: skip
 
 
-def batch_of(config: Config, step: int, ranks: int) -> Tensor:
-    """All ranks' sequences [G, T] of one step, on the CPU, the same wherever they are drawn.
-
-    The next token is (5·t + 7) mod 64, except that one in ten is drawn at random.
-    """
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    size = (ranks * config.batch, config.sequence + 1)
-    drawn_GT = torch.randint(ALPHABET, size, generator=generator)
-    strays_GT = torch.rand(size, generator=generator) < NOISE
-    for t in range(1, size[1]):
-        follows_G = (5 * drawn_GT[:, t - 1] + 7) % ALPHABET
-        drawn_GT[:, t] = torch.where(strays_GT[:, t], drawn_GT[:, t], follows_G)
-    return drawn_GT
-
-
 def share_of(tokens_GT: Tensor, rank: int, config: Config, device: Device) -> Tensor:
     """One rank's sequences [B, T] on its device."""
     return tokens_GT[rank * config.batch : (rank + 1) * config.batch].to(device.torch)
@@ -133,15 +110,6 @@ def optimiser_of(model: nn.Module, config: Config, device: Device) -> torch.opti
     return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, fused=device.cuda)
 
 
-def gradients_of(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of all gradients by parameter name, without DDP's prefix."""
-    return {
-        name.removeprefix("module."): weights.grad.clone()
-        for name, weights in model.named_parameters()
-        if weights.grad is not None
-    }
-
-
 def reference_gradients(model: nn.Module, tokens_GT: Tensor, config: Config, group: Group) -> dict[str, Tensor]:
     """Gradients of the mean loss over the global batch, by one process; share by share, to fit one rank's memory."""
     model.zero_grad()
@@ -150,38 +118,6 @@ def reference_gradients(model: nn.Module, tokens_GT: Tensor, config: Config, gro
             loss = loss_of(model, share_of(tokens_GT, rank, config, group.device)) / group.size
         loss.backward()
     return gradients_of(model)
-
-
-def gradient_failure(found: dict[str, Tensor], expected: dict[str, Tensor], allowed: float) -> tuple[float, str]:
-    """Largest relative difference over all parameters, and what is wrong with it (empty: nothing)."""
-    if found.keys() != expected.keys():
-        return float("inf"), f"gradients of {sorted(found.keys() ^ expected.keys())} are missing"
-    differences = {name: float((found[name] - expected[name]).norm() / expected[name].norm()) for name in expected}
-    # One that is not a number compares as smaller than everything: it must come out on top.
-    worst = max(differences, key=lambda name: (differences[name] != differences[name], differences[name]))
-    if differences[worst] <= allowed:
-        return differences[worst], ""
-    return differences[worst], f"{worst} differs by {differences[worst]:.2g} from one process's, allowed {allowed:.0e}"
-
-
-def digest(model: nn.Module) -> str:
-    """SHA-256 of all parameters, bit by bit."""
-    bits = hashlib.sha256()
-    for weights in model.parameters():
-        bits.update(weights.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return bits.hexdigest()
-
-
-def digest_failure(digests: Sequence[str]) -> str:
-    """Which ranks hold other parameters than rank 0 (empty: none)."""
-    others = [rank for rank, bits in enumerate(digests) if bits != digests[0]]
-    return f"parameters of ranks {others} are not rank 0's" if others else ""
-
-
-def loss_failure(losses: Sequence[float]) -> str:
-    """Why the losses do not fall (empty: they do)."""
-    late = statistics.fmean(losses[-(len(losses) // 4) :])
-    return "" if late < FALL * losses[0] else f"from {losses[0]:.3f} only to {late:.3f}, must be below {FALL:.0%} of it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +177,8 @@ def measure(config: Config, group: Group) -> tuple[list[Training], Training, str
     alone = Decoder(find_model(config.model)).to(group.device.torch)
     devices = [group.device.torch] if group.device.cuda else None
     together = DistributedDataParallel(deepcopy(alone), device_ids=devices, gradient_as_bucket_view=True)
-    batches = [batch_of(config, step, group.size) for step in range(config.steps)]
+    size = (group.size * config.batch, config.sequence + 1)
+    batches = [draw(config.seed, step, *size) for step in range(config.steps)]
     checked = check_gradients(together, alone, batches[0], config, group)
     group.say(checked)
     baseline = group.gather(train(alone, config, group, batches[: config.steps // 2]) if group.first else None)[0]

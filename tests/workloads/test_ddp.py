@@ -11,10 +11,12 @@ from labs.models import find_model
 from labs.results import read
 from tests.workloads.launching import torchrun
 from workloads import ddp
+from workloads.chain import ALPHABET, draw
 from workloads.command import CheckFailed
 from workloads.decoder import Decoder, loss_of
 from workloads.device import Device
 from workloads.group import Group
+from workloads.parity import digest, digest_failure, gradient_failure, gradients_of
 
 NANO = find_model("mistral-nano")
 CONFIG = ddp.Config(
@@ -79,59 +81,56 @@ def gradients() -> dict[str, torch.Tensor]:
 
 
 def test_equal_gradients_pass() -> None:
-    assert ddp.gradient_failure(gradients(), gradients(), 1e-3) == (0.0, "")
+    assert gradient_failure(gradients(), gradients(), 1e-3) == (0.0, "")
 
 
 @pytest.mark.parametrize("factor", [2.0, 0.5, 0.0, float("nan")])
 def test_one_parameters_wrong_gradient_is_found_among_right_ones(factor: float) -> None:
     found = {**gradients(), "a": factor * torch.ones(4)}
-    difference, failure = ddp.gradient_failure(found, gradients(), 1e-3)
+    difference, failure = gradient_failure(found, gradients(), 1e-3)
     assert not difference <= 1e-3
     assert failure.startswith("a differs by ")
 
 
 def test_a_missing_gradient_is_found() -> None:
-    assert ddp.gradient_failure({"a": torch.ones(4)}, gradients(), 1.0)[1] == "gradients of ['b'] are missing"
+    assert gradient_failure({"a": torch.ones(4)}, gradients(), 1.0)[1] == "gradients of ['b'] are missing"
 
 
 def test_one_flipped_bit_in_one_ranks_parameters_is_found() -> None:
     torch.manual_seed(0)
     model, other = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
     other.load_state_dict(model.state_dict())
-    assert ddp.digest(model) == ddp.digest(other)
+    assert digest(model) == digest(other)
     bits = other.weight.data.view(torch.int32)
     bits[0, 0] ^= 1
-    assert ddp.digest(model) != ddp.digest(other)
-    assert ddp.digest_failure(["x", "x", "y"]) == "parameters of ranks [2] are not rank 0's"
-    assert ddp.digest_failure(["x", "x"]) == ""
+    assert digest(model) != digest(other)
+    assert digest_failure(["x", "x", "y"]) == "parameters of ranks [2] are not rank 0's"
+    assert digest_failure(["x", "x"]) == ""
 
 
 def test_the_reference_is_the_gradient_of_the_whole_batch_at_once(cpu: Device) -> None:
     torch.manual_seed(0)
     model = Decoder(NANO)
-    tokens_GT = ddp.batch_of(CONFIG, 0, 3)
+    tokens_GT = draw(0, 0, 3 * CONFIG.batch, 17)
     found = ddp.reference_gradients(model, tokens_GT, CONFIG, Group(rank=0, size=3, device=cpu))
     model.zero_grad()
     loss_of(model, tokens_GT).backward()
-    assert ddp.gradient_failure(found, ddp.gradients_of(model), 1e-5)[1] == ""
+    assert gradient_failure(found, gradients_of(model), 1e-5)[1] == ""
 
 
 def test_data_is_the_same_wherever_it_is_drawn_and_differs_by_step() -> None:
-    assert torch.equal(ddp.batch_of(CONFIG, 3, 2), ddp.batch_of(CONFIG, 3, 2))
-    assert not torch.equal(ddp.batch_of(CONFIG, 3, 2), ddp.batch_of(CONFIG, 4, 2))
+    assert torch.equal(draw(0, 3, 4, 17), draw(0, 3, 4, 17))
+    assert not torch.equal(draw(0, 3, 4, 17), draw(0, 4, 4, 17))
 
 
 def test_ranks_take_disjoint_shares_that_cover_the_batch(cpu: Device) -> None:
-    tokens_GT = ddp.batch_of(CONFIG, 0, 3)
+    tokens_GT = draw(0, 0, 3 * CONFIG.batch, 17)
     shares = [ddp.share_of(tokens_GT, rank, CONFIG, cpu) for rank in range(3)]
     assert torch.equal(torch.cat(shares), tokens_GT)
 
 
 def test_nine_tokens_in_ten_follow_the_chain() -> None:
-    config = ddp.Config(
-        model="mistral-nano", dtype="fp32", batch=64, sequence=256, steps=8, learning_rate=1e-3, seed=1, threads=1
-    )
-    tokens_GT = ddp.batch_of(config, 0, 1)
-    follows = (tokens_GT[:, 1:] == (5 * tokens_GT[:, :-1] + 7) % ddp.ALPHABET).float().mean()
+    tokens_GT = draw(1, 0, 64, 257)
+    follows = (tokens_GT[:, 1:] == (5 * tokens_GT[:, :-1] + 7) % ALPHABET).float().mean()
     assert float(follows) == pytest.approx(0.9 + 0.1 / 64, abs=0.01)
-    assert int(tokens_GT.max()) < ddp.ALPHABET
+    assert int(tokens_GT.max()) < ALPHABET

@@ -9,6 +9,7 @@ _ARN = "arn:<AWS::Partition>"
 _HERE = "<AWS::Region>:<AWS::AccountId>"
 _DEADLINES = f"{_ARN}:ssm:{_HERE}:parameter/rooflab/deadline/*"
 _LABS = f"{_ARN}:cloudformation:{_HERE}:stack/Lab?Stack*/*"
+_LOGS = f"{_ARN}:logs:{_HERE}:log-group:/rooflab/Lab?Stack*"
 
 NETWORK = {
     "AwsSolutions-VPC7": "Flow logs bill by the gigabyte; a lab lives for hours and admits one address.",
@@ -35,7 +36,7 @@ GUARD_ROLE = {
     "AwsSolutions-IAM5[Action::ec2:Describe*]": "The guard looks for whatever may bill; looking changes nothing.",
     f"AwsSolutions-IAM5[Resource::{_DEADLINES}]": "The guard reads the deadlines of all labs, nothing else.",
     f"AwsSolutions-IAM5[Resource::{_LABS}]": "The guard ends labs' stacks, which it knows by name.",
-    f"AwsSolutions-IAM5[Resource::{_ARN}:logs:{_HERE}:log-group:/rooflab/Lab?Stack*]": "The guard removes labs' logs, which it knows by name.",
+    f"AwsSolutions-IAM5[Resource::{_LOGS}]": "The guard removes labs' logs, which it knows by name.",
 }
 
 

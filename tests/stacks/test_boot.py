@@ -1,0 +1,96 @@
+"""User data as cloud-init gets it: its parts, and what unpacking them leaves on a node."""
+
+import email
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from labs.catalog import LABS
+from stacks.boot import pack, packages, steps, user_data
+from tests.stacks.synthesis import KEY, ROOT
+
+
+def text_of(number: int = 3, *, key: str = KEY, **given: object) -> str:
+    lab = LABS[number].override(**given)
+    mount = None if lab.storage == "none" else ("fs-0.fsx.us-east-1.amazonaws.com", "abcd")
+    made = user_data(lab, region="us-east-1", bucket="results-bucket", ssh_public_key=key, mount=mount)
+    return made.text(made.packed)
+
+
+def parts(text: str) -> dict[str, str]:
+    message = email.message_from_string(text)
+    assert message.is_multipart()
+    return {part.get_content_type(): str(part.get_payload()) for part in message.walk() if not part.is_multipart()}
+
+
+def unpack(text: str, tmp_path: Path) -> Path:
+    """Run the script part in a folder of its own, with a systemd-run that only notes its call."""
+    target = tmp_path / "rooflab"
+    stand_in = tmp_path / "bin/systemd-run"
+    stand_in.parent.mkdir(parents=True)
+    stand_in.write_text(f'#!/bin/bash\necho "$*" >"{tmp_path}/started"\n')
+    stand_in.chmod(0o755)
+    script = parts(text)["text/x-shellscript"].replace("/opt/rooflab", str(target))
+    environment = {"PATH": f"{stand_in.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=environment, check=True)
+    return target
+
+
+def test_the_key_comes_as_cloud_config_and_only_if_there_is_one() -> None:
+    assert parts(text_of())["text/cloud-config"].strip() == f'#cloud-config\nssh_authorized_keys: ["{KEY}"]'
+    assert set(parts(text_of(key=""))) == {"text/x-shellscript"}
+
+
+def test_unpacking_leaves_the_files_and_starts_the_boot_in_the_background(tmp_path: Path) -> None:
+    """Host keys reach the console only after cloud-init's scripts have ended, so the boot must not hold them up."""
+    target = unpack(text_of(), tmp_path)
+    for name in ("boot", "belt", *steps(LABS[3])):
+        assert (target / f"{name}.sh").read_text() == (ROOT / "userdata" / f"{name}.sh").read_text()
+    assert (tmp_path / "started").read_text() == f"--unit rooflab-boot bash {target}/boot.sh\n"
+
+
+def test_bash_reads_the_settings_back(tmp_path: Path) -> None:
+    target = unpack(text_of(ttl_hours="1.5"), tmp_path)
+    script = f'set -a; source "{target}/boot.env"; env'
+    out = subprocess.run(["bash", "-c", script], env={}, check=True, capture_output=True, text=True).stdout
+    found = dict(line.partition("=")[::2] for line in out.splitlines())
+    assert found["ROOFLAB_STEPS"].split() == ["deadline", "system", "nvme", "gpu", "efa", "lustre", "python"]
+    assert found["ROOFLAB_TTL_HOURS"] == "1.5"
+    assert found["ROOFLAB_FSX_HOST"] == "fs-0.fsx.us-east-1.amazonaws.com"
+    assert found["ROOFLAB_BUCKET"] == "results-bucket"
+    assert (found["ROOFLAB_GPUS"], found["ROOFLAB_EFAS"]) == ("4", "1")
+    assert found["ROOFLAB_PACKAGES"].split() == list(packages((ROOT / "requirements.txt").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("given", "absent"),
+    [
+        ({"instance_type": "t3.medium", "storage": "none"}, {"gpu", "efa", "lustre"}),
+        ({"instance_type": "g6.xlarge"}, {"efa"}),
+        ({"efa": "off"}, {"efa"}),
+        ({"storage": "none"}, {"lustre"}),
+        ({"instance_type": "c7i.48xlarge"}, {"gpu", "efa"}),  # its image has no EFA software
+    ],
+)
+def test_a_node_runs_only_the_steps_that_its_lab_needs(given: dict, absent: set[str]) -> None:
+    every = {"deadline", "system", "nvme", "gpu", "efa", "lustre", "python"}
+    assert set(steps(LABS[3].override(**given))) == every - absent
+
+
+def test_the_belt_comes_before_anything_that_can_fail() -> None:
+    for lab in LABS.values():
+        assert steps(lab)[0] == "deadline"
+
+
+def test_nodes_install_the_exact_pins_of_this_tree() -> None:
+    found = packages((ROOT / "requirements.txt").read_text())
+    assert {pin.partition("==")[0] for pin in found} == {"torch", "numpy", "transformers", "boto3"}
+    assert all("==" in pin and " " not in pin for pin in found)
+
+
+def test_the_same_files_pack_to_the_same_text() -> None:
+    files = {"a.sh": "echo a\n", "b.sh": "echo b\n"}
+    assert pack(files) == pack(dict(files))
+    assert pack(files) != pack({**files, "b.sh": "echo c\n"})

@@ -1,0 +1,125 @@
+"""The belt: a node ends itself once its lab's deadline is past, whatever it can still ask."""
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.userdata.node import Node
+
+HOUR = 3600
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """IMDSv2: a token for a PUT, the identity document for that token."""
+
+    launched = ""
+
+    def do_PUT(self) -> None:
+        self.answer("token" if self.path == "/latest/api/token" else "")
+
+    def do_GET(self) -> None:
+        known = self.path == "/latest/dynamic/instance-identity/document"
+        allowed = self.headers["X-aws-ec2-metadata-token"] == "token"
+        self.answer(f'{{\n  "pendingTime" : "{self.launched}",\n  "region" : "x"\n}}' if known and allowed else "")
+
+    def answer(self, body: str) -> None:
+        self.send_response(200 if body else 404)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        return
+
+
+def iso(moment: float) -> str:
+    return datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "root")
+
+
+@pytest.fixture
+def imds(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a metadata service; the node was launched three hours ago."""
+    monkeypatch.setattr(Metadata, "launched", iso(time.time() - 3 * HOUR))
+    server = HTTPServer(("127.0.0.1", 0), Metadata)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def account_says(node: Node, body: str) -> None:
+    """Put the Python that asks the account in place; `body` stands for what it prints."""
+    path = node.here / "venv/bin/python"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/bash\necho "$*" >>"{node.root}/asked"\n{body}\n')
+    path.chmod(0o755)
+
+
+def shut_down(node: Node) -> bool:
+    return "shutdown -P now" in node.calls
+
+
+def test_before_python_is_there_launch_and_hours_count(node: Node, imds: str) -> None:
+    ended = node.belt(AWS_EC2_METADATA_SERVICE_ENDPOINT=imds)
+    assert ended.returncode == 0, ended.stderr
+    told = datetime.fromisoformat((node.home / "deadline").read_text().strip())
+    assert told.timestamp() == pytest.approx(time.time() + HOUR, abs=60)
+    assert not shut_down(node)
+
+
+def test_a_node_whose_boot_failed_ends_as_well(node: Node, imds: str) -> None:
+    node.settings["ROOFLAB_TTL_HOURS"] = "0.5"
+    node.belt(AWS_EC2_METADATA_SERVICE_ENDPOINT=imds)
+    assert shut_down(node)
+
+
+def test_the_account_is_asked_for_the_stack(node: Node) -> None:
+    account_says(node, f"echo {int(time.time()) + HOUR}")
+    node.belt()
+    assert (node.root / "asked").read_text() == "- us-east-1 Lab3Stack\n"
+    assert not shut_down(node)
+
+
+@pytest.mark.parametrize(("past_s", "ends"), [(0, False), (300, False), (700, True)])
+def test_the_guard_has_ten_minutes_before_the_belt(node: Node, past_s: int, ends: bool) -> None:
+    account_says(node, f"echo {int(time.time()) - past_s}")
+    node.belt()
+    assert shut_down(node) == ends
+
+
+def test_an_extension_is_followed(node: Node) -> None:
+    account_says(node, f"echo {int(time.time()) - 300}")
+    node.belt()
+    account_says(node, f"echo {int(time.time()) + HOUR}")
+    node.belt()
+    told = datetime.fromisoformat((node.home / "deadline").read_text().strip())
+    assert told.timestamp() == pytest.approx(time.time() + HOUR, abs=60)
+
+
+def test_while_aws_is_silent_the_last_known_deadline_holds(node: Node) -> None:
+    account_says(node, f"echo {int(time.time()) + HOUR}")
+    node.belt()
+    known = (node.home / "deadline").read_text()
+    account_says(node, "exit 1")
+    ended = node.belt()
+    assert "AWS does not tell the deadline: the last known one holds" in ended.stderr
+    assert (node.home / "deadline").read_text() == known
+
+
+def test_an_account_that_never_answered_leaves_launch_and_hours(node: Node, imds: str) -> None:
+    account_says(node, "exit 1")
+    node.settings["ROOFLAB_TTL_HOURS"] = "1"
+    ended = node.belt(AWS_EC2_METADATA_SERVICE_ENDPOINT=imds)
+    assert "AWS does not tell the deadline: launch + ttl-hours holds" in ended.stderr
+    assert shut_down(node)

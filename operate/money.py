@@ -250,7 +250,9 @@ def so_far(usd_per_hour: float | None, *, created: datetime, now: datetime) -> f
 
 
 def dollars(usd: float | None) -> str:
-    """For a reader: "$9.20", "$0.0026" where cents would hide it, "unknown"."""
+    """For a reader: "$9.20", "$0.0026" where cents would hide it, "under $0.0001", "unknown"."""
     if usd is None:
         return "unknown"
-    return f"${usd:.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.2g}" if usd < 0.001 else f"${usd:.4f}"
+    if 0 < usd < 0.0001:
+        return "under $0.0001"
+    return f"${usd:.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.4f}"

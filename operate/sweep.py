@@ -83,7 +83,7 @@ class Sweep:
     def lines(self) -> list[str]:
         """What stands, what was not looked at, and the residual: one line each, for the terminal."""
         return [
-            *(f"stands: {item.kind} {item.id}, {item.why} ({dollars(item.usd_per_hour)}/h)" for item in self.standing),
+            *(f"stands: {item.kind} {item.id}, {item.why} ({_bill(item)})" for item in self.standing),
             *(f"not looked at: {kind} because {why}" for kind, why in self.not_looked_at.items()),
             *(f"price unknown: {item.kind} {item.id}, {item.price}" for item in self.left if item.usd_per_hour is None),
             *region_note(self.region),
@@ -131,6 +131,10 @@ def shell(call: Call, region: str) -> str:
         elif value is not True:
             words.append(value if isinstance(value, str) else json.dumps(value))
     return shlex.join(words)
+
+
+def _bill(item: Found) -> str:
+    return item.price if item.usd_per_hour is None else f"{dollars(item.usd_per_hour)}/h"
 
 
 def _bucket(account: Account, inventory: Inventory) -> tuple[Found, ...]:

@@ -133,7 +133,8 @@ def test_a_sum_with_an_unknown_part_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("usd", "text"), [(0.0, "$0.00"), (9.204, "$9.20"), (0.0329, "$0.0329"), (0.00004, "$4e-05"), (None, "unknown")]
+    ("usd", "text"),
+    [(0.0, "$0.00"), (9.204, "$9.20"), (0.0329, "$0.0329"), (0.00004, "under $0.0001"), (None, "unknown")],
 )
 def test_dollars_never_round_something_to_nothing(usd, text) -> None:
     assert dollars(usd) == text

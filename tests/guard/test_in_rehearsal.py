@@ -1,0 +1,141 @@
+"""A real stack of ours, in a rehearsed account, with things made by hand in it: the deployed guard and a teardown."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import WaiterError
+
+from operate.account import Account
+from operate.deadline import extend_deadline, read_deadline
+from operate.sweep import sweep
+from operate.teardown import teardown
+from rehearsal import control
+
+ROOT = Path(__file__).parent.parent.parent
+STACK = "Lab3Stack"
+NAME = "guard"
+TTL_HOURS = 0.2
+
+
+class Rehearsal:
+    """A rehearsed account with GuardStack in it."""
+
+    def __init__(self, folder: Path, templates: Path) -> None:
+        self.folder, self.templates = folder, templates
+        self.account = Account()
+        self.ec2 = self.account.client("ec2")
+        self.cloudformation = self.account.client("cloudformation")
+
+    def deploy(self, stack: str) -> None:
+        """What `cdk deploy` asks of CloudFormation."""
+        manifest = json.loads((self.templates / "manifest.json").read_text())["artifacts"][stack]
+        tags = [{"Key": key, "Value": value} for key, value in manifest["properties"].get("tags", {}).items()]
+        template = (self.templates / f"{stack}.template.json").read_text()
+        self.cloudformation.create_stack(
+            StackName=stack, TemplateBody=template, Tags=tags, Capabilities=["CAPABILITY_IAM"]
+        )
+        self.cloudformation.get_waiter("stack_create_complete").wait(
+            StackName=stack, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
+
+    def advance(self, hours: float) -> None:
+        """Let time pass, and the guard tick."""
+        ticks = control.advance(NAME, hours * 3600, root=self.folder)["ticks"]
+        assert [tick["error"] for tick in ticks if tick["error"]] == []
+        self.account.observe(self.account.client("sts").get_caller_identity())
+
+    def make_by_hand(self) -> set[str]:
+        """An instance, a volume on a node, an interface with an address, a group: all untagged. Returns their ids."""
+        things = {item.kind: item.id for item in sweep(self.account, STACK).left}
+        node = self.ec2.describe_instances(InstanceIds=[things["instance"]])["Reservations"][0]["Instances"][0]
+        subnet = things["subnet"]
+        made = self.ec2.run_instances(
+            ImageId=node["ImageId"], InstanceType="t3.micro", MinCount=1, MaxCount=1, SubnetId=subnet
+        )
+        volume = self.ec2.create_volume(AvailabilityZone=node["Placement"]["AvailabilityZone"], Size=50)["VolumeId"]
+        self.ec2.attach_volume(VolumeId=volume, InstanceId=things["instance"], Device="/dev/sdg")
+        interface = self.ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]["NetworkInterfaceId"]
+        address = self.ec2.allocate_address(Domain="vpc")["AllocationId"]
+        self.ec2.associate_address(AllocationId=address, NetworkInterfaceId=interface)
+        group = self.ec2.create_security_group(GroupName="hand", Description="by hand", VpcId=things["vpc"])["GroupId"]
+        return {made["Instances"][0]["InstanceId"], volume, interface, address, group}
+
+    def left(self) -> set[str]:
+        """Ids of all that is left of any lab; everything was looked at."""
+        found = sweep(self.account)
+        assert found.not_looked_at == {}
+        return {item.id for item in found.left}
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
+    folder = tmp_path_factory.mktemp("rehearsal")
+    templates = folder / "templates"
+    context = json.loads((ROOT / "cdk.json").read_text())["context"] | {"ttl_hours": str(TTL_HOURS)}
+    subprocess.run(
+        [sys.executable, "app.py"],
+        cwd=ROOT,
+        env=os.environ
+        | {"CDK_OUTDIR": str(templates), "CDK_CONTEXT_JSON": json.dumps(context), "CDK_VALIDATION": "false"},
+        check=True,
+    )
+    control.start(NAME, root=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in control.environment(NAME, root=folder).items():
+            patch.setenv(key, value)
+        made = Rehearsal(folder, templates)
+        made.deploy("GuardStack")
+        yield made
+    control.stop(NAME, root=folder)
+
+
+def test_the_deployed_guard_ends_a_lab_past_its_deadline_and_all_made_by_hand_in_it(rehearsal: Rehearsal) -> None:
+    rehearsal.deploy(STACK)
+    made = rehearsal.make_by_hand()
+    assert made <= rehearsal.left()
+    rehearsal.advance(TTL_HOURS - 0.05)
+    assert made <= rehearsal.left(), "nothing goes before the deadline"
+    rehearsal.advance(0.5)
+    assert rehearsal.left() == set()
+    assert sweep(rehearsal.account).clean
+    assert "GuardStack" in {item.id for item in sweep(rehearsal.account).standing}
+
+
+def test_the_second_life_is_guarded_like_the_first_and_can_be_extended(rehearsal: Rehearsal) -> None:
+    rehearsal.deploy(STACK)
+    assert read_deadline(rehearsal.account, STACK).by == "ttl"
+    assert extend_deadline(rehearsal.account, STACK, 0.25).by == "extended"
+    rehearsal.advance(TTL_HOURS + 0.1)
+    assert STACK in rehearsal.left()
+    rehearsal.advance(0.5)
+    assert rehearsal.left() == set()
+
+
+def test_a_teardown_ends_it_from_here_with_a_clean_receipt(rehearsal: Rehearsal) -> None:
+    rehearsal.deploy(STACK)
+    made = rehearsal.make_by_hand()
+    receipt = teardown(rehearsal.account, STACK)
+    assert made <= {item.id for item in receipt.created}
+    assert receipt.exit_code == 0, receipt.as_json()
+    assert rehearsal.left() == set()
+
+
+def test_a_stack_that_failed_to_delete_is_brought_to_an_end(rehearsal: Rehearsal) -> None:
+    rehearsal.deploy(STACK)
+    rehearsal.make_by_hand()
+    rehearsal.cloudformation.delete_stack(StackName=STACK)  # `cdk destroy`: the subnet is still in use
+
+    with pytest.raises(WaiterError, match="DELETE_FAILED"):
+        rehearsal.cloudformation.get_waiter("stack_delete_complete").wait(
+            StackName=STACK, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
+        )
+    said: list[str] = []
+    receipt = teardown(rehearsal.account, STACK, progress=lambda made, elapsed: said.extend(made.did))
+    assert any(line.startswith(f"delete stack {STACK} again (") for line in said)
+    assert receipt.exit_code == 0, receipt.as_json()
+    assert rehearsal.left() == set()

@@ -251,7 +251,7 @@ def run(config: Config, group: Group, flags: argparse.Namespace, within: Surroun
         every, baseline, checked = measure(config, group)
     if not group.first:
         return
-    rows = tuple(summarise(config, group, every, baseline, checked, within.usd_per_hour))
+    rows = tuple(summarise(config, group, every, baseline, checked, within.price))
     training, step, scaling = rows
     share = "" if training.fraction is None else f", {training.fraction:.1%} of roof (MFU, causal)"
     group.say(

@@ -220,7 +220,7 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
         print(roof_line(device, dtype), flush=True)
     rows = []
     with Sensors(device) as sensors:
-        for row in measure(config, device, within.usd_per_node_hour):
+        for row in measure(config, device, within.node_price):
             print(row_line(row), flush=True)
             rows.append(row)
     machine = describe(device, devices=1, reading=sensors.reading, instance_type=within.instance_type, libraries=())

@@ -235,7 +235,7 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
     generate(model, prompt_BS, min(4, config.new_tokens))
     with Sensors(device) as sensors:
         made = [generate(model, prompt_BS, config.new_tokens) for _ in range(config.repeats)]
-    rows = tuple(summarise(config, device, made, check(model, made[-1], config.dtype), within.usd_per_node_hour))
+    rows = tuple(summarise(config, device, made, check(model, made[-1], config.dtype), within.node_price))
     for row in rows:
         print(row_line(row), flush=True)
     machine = describe(device, devices=1, reading=sensors.reading, instance_type=within.instance_type,

@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
+from labs.instances import instance_types
 from labs.results import Machine, Measurement, Record
 
 _N = TypeVar("_N", int, float)
@@ -29,14 +32,27 @@ class Surroundings:
     instance_type: str | None = None
     usd_per_hour: float | None = None
     """Of all nodes together."""
+    gpus_absent: bool = False
+    """The instance type has GPUs and this machine has none (a rehearsal, a broken driver): the price is another's."""
     commit: str | None = None
     started: float
     """Wall clock when the workload began, seconds since the epoch."""
 
     @property
-    def usd_per_node_hour(self) -> float | None:
-        """Price of one node, which is what a workload of scope "node" uses."""
-        return None if self.usd_per_hour is None else self.usd_per_hour / self.nodes
+    def price(self) -> float | None:
+        """Price per hour of what a workload of scope "cluster" uses; None where work here says nothing about it."""
+        return None if self.gpus_absent else self.usd_per_hour
+
+    @property
+    def node_price(self) -> float | None:
+        """Price per hour of one node, which is what a workload of scope "node" uses."""
+        return None if self.price is None else self.price / self.nodes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the record must know."""
+        absent = f"no price per unit of work: this machine has none of the GPUs of a {self.instance_type}"
+        return (absent,) if self.gpus_absent else ()
 
 
 def surroundings(environment: Mapping[str, str] = os.environ) -> Surroundings:
@@ -46,13 +62,16 @@ def surroundings(environment: Mapping[str, str] = os.environ) -> Surroundings:
         ValueError: one of them is not a number where it must be one.
     """
     lab, price = environment.get("ROOFLAB_LAB"), environment.get("ROOFLAB_USD_PER_HOUR")
+    instance_type = environment.get("ROOFLAB_INSTANCE_TYPE") or None
+    kind = instance_types().get(instance_type or "")
     return Surroundings(
         run=environment.get("ROOFLAB_RUN", ""),
         lab=_number("ROOFLAB_LAB", lab, int) if lab else None,
         node=environment.get("ROOFLAB_NODE") or "node0",
         nodes=_number("ROOFLAB_NODES", environment.get("ROOFLAB_NODES") or "1", int),
-        instance_type=environment.get("ROOFLAB_INSTANCE_TYPE") or None,
+        instance_type=instance_type,
         usd_per_hour=_number("ROOFLAB_USD_PER_HOUR", price, float) if price else None,
+        gpus_absent=kind is not None and kind.gpus > 0 and not torch.cuda.is_available(),
         commit=environment.get("ROOFLAB_COMMIT") or _git_commit(),
         started=time.time(),
     )
@@ -85,6 +104,7 @@ def write(
         workload=workload, machine=machine, measurements=measurements, run=within.run, lab=within.lab,
         node="" if cluster else within.node, nodes=within.nodes, ranks=ranks, config=asdict(config),
         git_commit=within.commit, started=datetime.fromtimestamp(within.started, UTC).isoformat(timespec="seconds"),
-        wall_s=time.time() - within.started, usd_per_hour=within.usd_per_hour, notes=notes,
+        wall_s=time.time() - within.started, usd_per_hour=within.usd_per_hour,
+        notes=(*within.notes, *notes),
     )  # fmt: skip
     return record.write(out)

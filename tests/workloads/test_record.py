@@ -22,7 +22,7 @@ MACHINE = Machine(hostname="host", device="CPU", devices=1)
 def test_alone_a_workload_is_node0_of_one() -> None:
     within = surroundings({})
     assert (within.run, within.lab, within.node, within.nodes) == ("", None, "node0", 1)
-    assert (within.usd_per_hour, within.usd_per_node_hour, within.instance_type) == (None, None, None)
+    assert (within.usd_per_hour, within.node_price, within.instance_type) == (None, None, None)
 
 
 def test_without_a_commit_from_the_launcher_git_is_asked() -> None:
@@ -40,14 +40,24 @@ def test_where_there_is_no_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatc
 def test_the_launchers_words_reach_the_record(tmp_path: Path) -> None:
     within = surroundings({
         "ROOFLAB_RUN": "20260101-000000-lab3", "ROOFLAB_LAB": "3", "ROOFLAB_NODE": "node1", "ROOFLAB_NODES": "2",
-        "ROOFLAB_INSTANCE_TYPE": "g6.12xlarge", "ROOFLAB_USD_PER_HOUR": "9.2", "ROOFLAB_COMMIT": "abc",
+        "ROOFLAB_INSTANCE_TYPE": "c7i.large", "ROOFLAB_USD_PER_HOUR": "9.2", "ROOFLAB_COMMIT": "abc",
     })  # fmt: skip
     record = read(write(tmp_path, "gemm", (), within=within, machine=MACHINE, config=CONFIG, notes=("hot",)))
     assert (record.run, record.lab, record.node, record.nodes) == ("20260101-000000-lab3", 3, "node1", 2)
-    assert (record.usd_per_hour, within.usd_per_node_hour, record.git_commit) == (9.2, 4.6, "abc")
+    assert (record.usd_per_hour, within.node_price, record.git_commit) == (9.2, 4.6, "abc")
     assert record.started.endswith("+00:00")
     assert record.config["iterations"] == 1
     assert record.notes == ("hot",)
+
+
+def test_a_machine_without_its_types_gpus_prices_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    within = surroundings({"ROOFLAB_INSTANCE_TYPE": "g6.12xlarge", "ROOFLAB_USD_PER_HOUR": "9.2"})
+    record = read(write(tmp_path, "gemm", (), within=within, machine=MACHINE, config=CONFIG, notes=("hot",)))
+    assert (within.price, within.node_price, record.usd_per_hour) == (None, None, 9.2)
+    assert record.notes == ("no price per unit of work: this machine has none of the GPUs of a g6.12xlarge", "hot")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert surroundings({"ROOFLAB_INSTANCE_TYPE": "g6.12xlarge", "ROOFLAB_USD_PER_HOUR": "9.2"}).price == 9.2
 
 
 def test_a_cluster_writes_one_record_without_a_node(tmp_path: Path) -> None:

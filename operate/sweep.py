@@ -13,7 +13,7 @@ from botocore import xform_name
 from rich.table import Table
 
 from guard.inventory import Call, Inventory, Item, look
-from labs.names import GUARD_STACK, Output
+from labs.names import GUARD_STACK, TAG_LAB, Output
 from operate.account import Account
 from operate.money import dollars, price_of, region_note, total
 from operate.stack import find_stack
@@ -116,7 +116,7 @@ def priced(item: Item, region: str) -> Found:
     """An item with its price and the command that removes it."""
     price = price_of(item)
     commands = " && ".join(shell(call, region) for call in item.calls)
-    return Found(kind=item.kind, id=item.id, stack=item.stack, lab=item.tags.get("rooflab:lab", ""), state=item.state,
+    return Found(kind=item.kind, id=item.id, stack=item.stack, lab=item.tags.get(TAG_LAB, ""), state=item.state,
                  created=item.created, usd_per_hour=price.usd_per_hour, price=price.source, command=commands,
                  why=item.stands)  # fmt: skip
 

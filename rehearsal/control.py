@@ -176,7 +176,8 @@ def advance(name: str = "default", seconds: float = 0.0, *, root: Path | None = 
 
 
 def fault(name: str = "default", *, root: Path | None = None, **what: object) -> dict[str, Any]:
-    """Order a fault: instance_type=, zone= (empty for all), left= lets EC2 run out of machines.
+    """Order a fault: instance_type=, zone= (empty for all), left= lets EC2 run out of machines; interrupt= an
+    instance id takes a spot instance away after two minutes' notice.
 
     Raises:
         RehearsalError: it is not running, or knows no such fault.

@@ -7,8 +7,10 @@ import json
 import re
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from moto.awslambda.exceptions import UnknownFunctionException
@@ -52,6 +54,13 @@ def period(expression: str) -> timedelta:
     return timedelta(**{f"{rate[2]}s": int(rate[1])})
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Due:
+    moment: datetime
+    name: str
+    action: Callable[[], object]
+
+
 class Ticks:
     """Runs what is due: as time passes, and at once when time is advanced."""
 
@@ -62,6 +71,7 @@ class Ticks:
         self._ended = threading.Event()
         self.runs: list[dict[str, Any]] = []
         """What has run: {"schedule", "time", "error"}."""
+        self._later: list[_Due] = []
 
     def start(self) -> None:
         """Begin to follow the clock."""
@@ -82,30 +92,41 @@ class Ticks:
             if seconds < 0:
                 clock.advance(seconds)
             while due := self._next(target):
-                self._run(*due)
+                self._meet(due)
             clock.advance_to(target)
 
     def _follow(self) -> None:
         while not self._ended.wait(_LOOK_S):
             with self._lock:
                 while due := self._next(clock.now()):
-                    self._run(*due)
+                    self._meet(due)
 
-    def _next(self, until: datetime) -> tuple[datetime, Any] | None:
-        found = [
-            (moment, schedule)
+    def after(self, seconds: float, name: str, action: Callable[[], object]) -> datetime:
+        """Let something happen once, so many seconds from now on the rehearsal's clock; returns when."""
+        moment = clock.now() + timedelta(seconds=seconds)
+        self._later.append(_Due(moment=moment, name=name, action=action))
+        return moment
+
+    def _meet(self, due: "_Due") -> None:
+        clock.advance_to(due.moment)
+        if due in self._later:
+            self._later.remove(due)
+        due.action()
+
+    def _next(self, until: datetime) -> "_Due | None":
+        found = [due for due in self._later if due.moment <= until] + [
+            _Due(moment=moment, name=schedule.name, action=partial(self._run, moment, schedule))
             for group in list(scheduler_backends[DEFAULT_ACCOUNT_ID][REGION].schedule_groups.values())
             for schedule in list(group.schedules.values())
             for moment in _first(times(schedule, self._done_of(schedule), until))
         ]
-        return min(found, key=lambda pair: (pair[0], pair[1].name), default=None)
+        return min(found, key=lambda due: (due.moment, due.name), default=None)
 
     def _done_of(self, schedule: Any) -> datetime:
         done: datetime = getattr(schedule, "rehearsal_done", self._done)
         return done
 
     def _run(self, moment: datetime, schedule: Any) -> None:
-        clock.advance_to(moment)
         schedule.rehearsal_done = moment
         text = schedule.target.get("Input") or "{}"
         for name, value in (

@@ -10,6 +10,8 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import boto3
+
 from rehearsal import account, clock, processes
 from rehearsal.errors import AwsError, NotRehearsed
 from rehearsal.faults import Faults
@@ -19,6 +21,7 @@ from rehearsal.settings import REGION
 
 StartResponse = Callable[..., Any]
 Environ = dict[str, Any]
+_NOTICE_S = 120.0
 
 
 class World:
@@ -149,6 +152,8 @@ class World:
     def _do(self, verb: str, given: dict[str, Any]) -> dict[str, Any]:
         if verb == "advance":
             self.ticks.advance(float(given["seconds"]))
+        elif verb == "fault" and given.get("interrupt"):
+            self._interrupt(str(given["interrupt"]))
         elif verb == "fault":
             self.faults.limit(given.get("instance_type", ""), given.get("zone", ""), int(given["left"]))
         elif verb != "status":
@@ -158,6 +163,16 @@ class World:
             for node in self.nodes.all()
         ]
         return {"now": clock.now().isoformat(), "nodes": nodes, "ticks": self.ticks.runs}
+
+    def _interrupt(self, id: str) -> None:
+        """Tell a spot instance that it ends in two minutes, and end it then.
+        https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html"""
+        instance = self.machines.instance(id)
+        if instance is None or instance.lifecycle != "spot":
+            raise ValueError(f"interrupt={id!r} is no running spot instance")
+        cloud = boto3.client("ec2", instance.region_name)
+        ends = self.ticks.after(_NOTICE_S, id, lambda: cloud.terminate_instances(InstanceIds=[id]))
+        self.imds.notices[id] = {"action": "terminate", "time": clock.iso(ends)}
 
 
 def _reply(start: StartResponse, status: int, body: bytes, kind: str) -> list[bytes]:

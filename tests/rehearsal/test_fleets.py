@@ -1,12 +1,16 @@
 """Instant fleets: a gang or nothing, and shortage told inside the answer."""
 
+import json
+import urllib.request
 import uuid
+from datetime import datetime
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from rehearsal import control
+from rehearsal.control import RehearsalError
 from tests.rehearsal.worlds import Lab
 
 
@@ -53,6 +57,37 @@ def test_a_spot_fleet_comes_up_and_its_nodes_answer(lab: Lab) -> None:
         assert lab.ssh(node, "true").returncode == 0
     with pytest.raises(ClientError, match="Spot Instance"):
         lab.ec2.stop_instances(InstanceIds=group["InstanceIds"][:1])
+
+
+def test_a_spot_instance_ends_two_minutes_after_its_notice(lab: Lab) -> None:
+    made = lab.ec2.create_fleet(**_request(lab, [{"SubnetId": lab.subnet}]))
+    ended, spared = made["Instances"][0]["InstanceIds"]
+    _short(lab, interrupt=ended)
+    with pytest.raises(RehearsalError, match="no running spot instance"):
+        _short(lab, interrupt="i-00000000000000000")
+    base = f"{lab.world.environment['AWS_ENDPOINT_URL']}/imds/{ended}/latest"
+    put = urllib.request.Request(
+        f"{base}/api/token", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}, method="PUT"
+    )
+    with urllib.request.urlopen(put) as reply:
+        token = {"X-aws-ec2-metadata-token": reply.read().decode()}
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{base}/meta-data/spot/instance-action", headers=token)
+    ) as reply:
+        notice = json.load(reply)
+    now = datetime.fromisoformat(lab.world.status()["now"])
+    assert notice["action"] == "terminate"
+    assert 100 < (datetime.fromisoformat(notice["time"]) - now).total_seconds() <= 120
+    control.advance(lab.world.name, 90, root=lab.world.root)
+    assert _states(lab, ended, spared) == ["running", "running"]
+    control.advance(lab.world.name, 40, root=lab.world.root)
+    assert _states(lab, ended, spared) == ["terminated", "running"]
+
+
+def _states(lab: Lab, *ids: str) -> list[str]:
+    return [
+        lab.ec2.describe_instances(InstanceIds=[id])["Reservations"][0]["Instances"][0]["State"]["Name"] for id in ids
+    ]
 
 
 def test_deleting_a_fleet_ends_its_instances_and_twice_is_no_error(lab: Lab) -> None:

@@ -76,12 +76,11 @@ class CloudFormation(BaseResponse):  # type: ignore[misc]  # moto ships no types
 
     def delete_change_set(self) -> ActionResult:
         """DeleteChangeSet: an unknown one counts as deleted."""
-        request = self._request()
-        for stack in self._home.stacks:
-            if request.get("StackName") in (None, stack.name, stack.id):
-                for name, item in list(stack.change_sets.items()):
-                    if request["ChangeSetName"] in (name, item.id):
-                        del stack.change_sets[name]
+        try:
+            stack, change_set = self._change_set()
+        except AwsError:
+            return ActionResult({})
+        del stack.change_sets[change_set.name]
         return ActionResult({})
 
     def execute_change_set(self) -> ActionResult:
@@ -288,12 +287,15 @@ class CloudFormation(BaseResponse):  # type: ignore[misc]  # moto ships no types
 
     def _change_set(self) -> tuple[Stack, ChangeSet]:
         request = self._request()
-        wanted = request["ChangeSetName"]
-        for stack in self._home.stacks:
-            if request.get("StackName") in (None, stack.name, stack.id):
-                for name, item in stack.change_sets.items():
-                    if wanted in (name, item.id):
-                        return stack, item
+        wanted, of_stack = request["ChangeSetName"], request.get("StackName")
+        stacks = self._home.stacks
+        if of_stack:  # a name means a living stack: its dead namesakes had change sets of the same name
+            chosen = self._home.find(of_stack)
+            stacks = [chosen] if chosen else []
+        for stack in stacks:
+            for name, item in stack.change_sets.items():
+                if wanted == item.id or (of_stack and wanted == name):
+                    return stack, item
         raise AwsError("ChangeSetNotFound", f"ChangeSet [{wanted}] does not exist")
 
     @staticmethod

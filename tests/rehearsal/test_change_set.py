@@ -44,6 +44,19 @@ def test_a_stack_begins_in_review_and_is_made_by_executing(account: Account) -> 
     assert refusal(error)[0] == "InvalidChangeSetStatus"
 
 
+def test_a_dead_namesakes_change_set_is_not_found_by_name(account: Account) -> None:
+    cfn = account.cloudformation
+    for _ in range(2):
+        cfn.create_change_set(
+            StackName="Twice", ChangeSetName="c", ChangeSetType="CREATE", TemplateBody=body(A=topic())
+        )
+        described = cfn.describe_change_set(StackName="Twice", ChangeSetName="c")
+        assert described["ExecutionStatus"] == "AVAILABLE"
+        cfn.execute_change_set(StackName="Twice", ChangeSetName="c")
+        assert account.stack("Twice")["StackStatus"] == "CREATE_COMPLETE"
+        cfn.delete_stack(StackName="Twice")
+
+
 def test_changes_say_what_would_be_replaced(account: Account) -> None:
     account.create("Diff", {"A": topic(TopicName="a"), "B": topic(DisplayName="b"), "C": topic()})
     account.cloudformation.create_change_set(

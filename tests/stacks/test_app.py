@@ -139,10 +139,14 @@ def test_the_same_context_gives_the_same_bytes(folder: Path) -> None:
     """In another process, with another hash seed, on another day."""
     context = {"instance_type": "p5.48xlarge", "nodes": "2", "capacity": "on-demand", "ssh_public_key": KEY}
     stacks_of(folder / "here", **context)
+    stale = folder / "there" / "validation-report.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("{}")
     ended = run(
         "app.py", folder=folder / "there", context=context, CDK_VALIDATION="false", PYTHONHASHSEED="7", TZ="Asia/Tokyo"
     )
     assert ended.returncode == 0, ended.stderr
+    assert not stale.exists(), "the CLI would stop at what an earlier synthesis reported"
     for path in sorted((folder / "here").glob("*.template.json")):
         assert path.read_bytes() == (folder / "there" / path.name).read_bytes(), path.name
 

@@ -92,8 +92,12 @@ class Lab:
 
     @property
     def placement_group(self) -> bool:
-        """Whether the nodes share a cluster placement group. Burstable types and capacity blocks refuse one."""
-        return self.nodes > 1 and not self.instance.burstable and not self.capacity.startswith("block:")
+        """Whether the stack makes its nodes a cluster placement group.
+
+        Burstable types and capacity blocks refuse one, and a reservation's instances lie where it was bought, which a
+        group made afterwards cannot be (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/cr-cpg.html, Limitations).
+        """
+        return self.nodes > 1 and not self.instance.burstable and ":" not in self.capacity
 
     @property
     def volume_gib(self) -> int:

@@ -15,16 +15,6 @@ def is_spot(lab: Lab) -> bool:
     return lab.capacity == "spot"
 
 
-def wants_placement_group(lab: Lab) -> bool:
-    """Whether the stack makes a cluster placement group for the nodes.
-
-    Not for reserved capacity: a capacity block refuses one, and a reservation's instances lie where the reservation
-    was bought, which a group made afterwards cannot be
-    (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/cr-cpg.html, Limitations).
-    """
-    return lab.placement_group and lab.capacity in ("on-demand", "spot")
-
-
 def reservation(lab: Lab) -> ec2.CfnLaunchTemplate.CapacityReservationSpecificationProperty | None:
     """The reservation that the nodes must come from; a launch that it has no room for fails."""
     if ":" not in lab.capacity:

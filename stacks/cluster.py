@@ -52,11 +52,7 @@ class Cluster(Construct):
         self._profile = instance_profile
         self._user_data = user_data
         self._after = (network.ready, *after)
-        self._group = (
-            ec2.CfnPlacementGroup(self, "PlacementGroup", strategy="cluster")
-            if capacity.wants_placement_group(lab)
-            else None
-        )
+        self._group = ec2.CfnPlacementGroup(self, "PlacementGroup", strategy="cluster") if lab.placement_group else None
         self.fleet: ec2.CfnEC2Fleet | None = None
         interfaces = layout(lab.instance, lab.efas)
         if capacity.is_spot(lab):

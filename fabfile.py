@@ -250,7 +250,8 @@ def rehearsal_env(c: Context, name: str = "default", json: bool = False) -> None
     """Print what makes every AWS tool of this shell talk to the rehearsal: eval "$(fab rehearsal.env)"."""
     with rehearsed() as control:
         told = control.environment(name)
-    lines = (f"export {key}={quote(value)}" for key, value in told.items())
+    # A profile or a session token of the shell's would win over, or mix with, the rehearsal's key.
+    lines = ("unset AWS_PROFILE AWS_SESSION_TOKEN", *(f"export {key}={quote(value)}" for key, value in told.items()))
     print(document.dumps(told, indent=1) if json else "\n".join(lines))
 
 

@@ -163,6 +163,9 @@ def environment(name: str = "default", *, root: Path | None = None) -> dict[str,
         **_running(name, root)["environment"],
         "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "20",
         "CDK_DISABLE_CLI_TELEMETRY": "true",
+        # The rehearsal refuses by itself what a template gets wrong; cdk-nag and the CLI's own checks take longer
+        # than the deployment, and `make check` runs them.
+        "CDK_VALIDATION": "false",
     }
 
 

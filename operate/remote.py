@@ -25,6 +25,7 @@ from paramiko.ssh_exception import (
 from operate.hostkeys import host_name
 from operate.nodes import Node
 from operate.problem import Problem
+from operate.session import START, Session
 from operate.shell import Outcome, Unreachable
 
 CONNECT_S = 10.0
@@ -40,6 +41,8 @@ class RemoteShell:
         self.node = node
         self._connection = connection
         self._lock = Lock()
+        self._turn = Lock()
+        self._session: Session | None = None
 
     @classmethod
     def to_node(cls, node: Node, *, host_keys: Iterable[str], key: Path) -> "RemoteShell":
@@ -73,30 +76,45 @@ class RemoteShell:
     def run(self, command: str, *, stdin: bytes = b"", timeout_s: float = 60) -> Outcome:
         """See `operate.shell.Shell.run`. A command is never sent twice."""
         until = time.monotonic() + timeout_s
-        channel = self._channel(command)
         try:
-            channel.settimeout(timeout_s)
-            if stdin:
-                channel.sendall(stdin)
+            if not stdin and self._turn.acquire(blocking=False):
+                try:
+                    return self._standing().run(command, until=until)
+                finally:
+                    self._turn.release()
+            return self._once(command, stdin, until)
+        except TimeoutError:
+            raise self._lost(f"answers no more: a command took over {timeout_s:.0f} s") from None
+        except (OSError, EOFError, SSHException) as error:
+            raise self._lost(f"lost its connection ({error or type(error).__name__})") from None
+
+    def _standing(self) -> Session:
+        """The session that stays, started where there is none."""
+        if self._session is None or not self._session.alive:
+            self._session = Session(self._channel(START))
+        return self._session
+
+    def _once(self, command: str, stdin: bytes, until: float) -> Outcome:
+        """A command in a channel of its own, with `stdin`."""
+        channel = self._channel(f"exec bash --norc -c {quote(command)}")
+        try:
+            channel.settimeout(max(0.001, until - time.monotonic()))
+            channel.sendall(stdin)
             channel.shutdown_write()
             stdout = b"".join(_pieces(channel, until))
             stderr = b"".join(iter(lambda: channel.recv_stderr(_PIECE), b""))
             if not channel.status_event.wait(max(0.0, until - time.monotonic())):
                 raise TimeoutError
             code = channel.recv_exit_status()
-        except TimeoutError:
-            raise self._lost(f"answers no more: a command took over {timeout_s:.0f} s") from None
-        except (OSError, EOFError, SSHException) as error:
-            raise self._lost(f"lost its connection ({error or type(error).__name__})") from None
         finally:
             channel.close()
         if code == -1:  # paramiko's sign that the connection ended before the command did
-            raise self._lost("lost its connection")
+            raise EOFError("the connection ended")
         return Outcome(code=code, stdout=stdout, stderr=stderr)
 
     def stream(self, command: str, *, idle_s: float) -> Iterator[bytes]:
         """See `operate.shell.Shell.stream`."""
-        channel = self._channel(command)
+        channel = self._channel(f"exec bash --norc -c {quote(command)}")
         try:
             channel.settimeout(idle_s)
             channel.shutdown_write()
@@ -127,7 +145,7 @@ class RemoteShell:
             transport = self._open()
             try:
                 channel = transport.open_session(timeout=CONNECT_S)
-                channel.exec_command(f"bash --norc -c {quote(command)}")
+                channel.exec_command(command)
             except (OSError, EOFError, SSHException) as error:
                 raise self._lost(f"takes no commands ({error or type(error).__name__})") from None
             return channel

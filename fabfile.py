@@ -265,11 +265,18 @@ def rehearsal_advance(c: Context, name: str = "default", seconds: str = "3600", 
 
 @verb
 def rehearsal_fault(
-    c: Context, name: str = "default", instance_type: str = "", zone: str = "", left: str = "0", json: bool = False
+    c: Context,
+    name: str = "default",
+    instance_type: str = "",
+    zone: str = "",
+    left: str = "0",
+    interrupt: str = "",
+    json: bool = False,
 ) -> None:
-    """Let EC2 run out of an instance type (or all), in a zone (or all): only --left machines more can be had."""
+    """Let EC2 run out of an instance type, in a zone or everywhere; or take a spot instance away (--interrupt i-…)."""
+    asked = {"instance_type": instance_type, "zone": zone, "left": int(number("left", left) or 0)}
     with rehearsed() as control:
-        told = control.fault(name, instance_type=instance_type, zone=zone, left=int(number("left", left) or 0))
+        told = control.fault(name, **({"interrupt": interrupt} if interrupt else asked))
     print(document.dumps(told, indent=1, default=str))
 
 

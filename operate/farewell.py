@@ -2,6 +2,7 @@
 
 import json as documents
 import shutil
+from datetime import datetime
 
 from labs.catalog import Lab
 from labs.names import Output
@@ -22,10 +23,14 @@ def end_lab(account: Account, lab: Lab, screen: Screen, *, json: bool) -> None:
     Raises:
         Problem: something is left, or could not be looked at; Ctrl-C: the guard ends the lab at its deadline.
     """
+    stack = find_stack(account, lab.stack)
     run = _newest(account, lab.stack)
+    if run and stack and datetime.fromisoformat(run.document["started"]) < stack.created:
+        run = None  # of an earlier life of this lab
     if run is not None and run.document["ended"] is None:
         run = _bring_home(run, screen)
-    _withdraw(account, lab.stack)
+    if stack and (group := stack.outputs.get(Output.SECURITY_GROUP)):
+        admission.withdraw(account, group)
     with screen.stage(f"ending {lab.stack}", interrupted="fab teardown goes on where it was; so does the guard") as say:
         receipt = teardown(
             account,
@@ -33,7 +38,9 @@ def end_lab(account: Account, lab: Lab, screen: Screen, *, json: bool) -> None:
             run=run.name if run else "",
             progress=lambda made, elapsed: say("; ".join(made.did)) if made.did else None,
         )
-    path = receipt.write(run.folder if run else laptop.results() / lab.stack)
+    folder = run.folder if run else laptop.results() / lab.stack
+    told_before = not receipt.started and (folder / "receipt.json").exists()
+    path = folder / "receipt.json" if told_before else receipt.write(folder)
     shutil.rmtree(laptop.state(lab.stack, account.endpoint))  # the addresses and host keys of nodes that are gone
     if json:
         print(documents.dumps(receipt.as_json(), indent=1))
@@ -81,10 +88,3 @@ def _bring_home(run: Run, screen: Screen) -> Run:
             raise
         screen.warn(f"{run.name} was not fetched: {problem.cause}; what it shipped stays in the bucket")
         return run
-
-
-def _withdraw(account: Account, stack: str) -> None:
-    found = find_stack(account, stack)
-    group = found.outputs.get(Output.SECURITY_GROUP) if found else None
-    if group:
-        admission.withdraw(account, group)

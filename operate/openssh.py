@@ -106,11 +106,14 @@ def keep_open(words: Sequence[str]) -> None:
     Raises:
         Problem: it ended by itself.
     """
-    code = foreground(words)
-    if code not in (130, -signal.SIGINT):
-        raise Problem(
-            f"the tunnel ended with exit code {code}", "ssh says why above; is the node still there? fab nodes"
-        )
+    _demand(words[0])
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            return
+    raise Problem(f"the tunnel ended with exit code {code}", "ssh says why above; fab nodes shows the node")
 
 
 def put(cluster: Cluster, source: Path, target: str, nodes: Sequence[Node]) -> dict[str, str]:

@@ -174,7 +174,9 @@ class RemoteShell:
         except (NoValidConnectionsError, TimeoutError, ConnectionError, socket.gaierror) as error:
             raise Unreachable(
                 f"{where} does not answer ({_reason(error)})",
-                "fab nodes shows what EC2 says of it; on AWS your own address may have changed: try again",
+                "fab nodes shows what EC2 says of it; on AWS your own address may have changed: try again"
+                if self.node.instance_id
+                else "is the name right, and does sshd run there? plain ssh says more",
             ) from None
         except (SSHException, OSError, EOFError) as error:
             if "not found in known_hosts" in str(error):

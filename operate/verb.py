@@ -36,6 +36,7 @@ HELP = {
     "seconds": "How far, in seconds; an hour where it is left out.",
     "instance_type": "Which type, for example g6.12xlarge; all where it is left out.",
     "zone": "Which availability zone; all where it is left out.",
+    "interrupt": "Id of a spot instance: it gets its notice now and ends two minutes later.",
     "left": "How many machines are left; none where it is left out.",
     "limit": "Most seconds that it may take; a day where it is left out.",
     "port": "The node's port; 8888 where it is left out.",

@@ -15,13 +15,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fanout, push, synth
+from benchmarks import fanout, life, push, synth
 from benchmarks.result import Result
 from operate.laptop import ROOT
 from operate.problem import Problem
 from operate.report.quantity import quantity, rounded
 
-BENCHMARKS = {"synth": synth.run, "fanout": fanout.run, "push": push.run}
+BENCHMARKS = {"synth": synth.run, "fanout": fanout.run, "push": push.run, "life": life.run}
 _LIBRARIES = ("aws-cdk-lib", "cdk-nag", "fabric", "paramiko", "asyncssh")
 _PROGRAMS = {"ssh": "-V", "rsync": "--version", "node": "--version"}
 
@@ -62,9 +62,9 @@ def _table(results: dict[str, list[Result]]) -> Table:
 
 
 def _goal(result: Result) -> str:
-    if result.goal is None:
+    if result.met is None:
         return "none: reported"
-    wanted = f"{'≥' if result.faster else '≤'} {result.goal:g}×"
+    wanted = f"{'≥' if result.faster else '≤'} {result.goal:g}×" if result.goal else f"≤ {result.goal_s:g} s"
     return f"[green]{wanted} met[/]" if result.met else f"[red]{wanted} missed[/]"
 
 

@@ -21,6 +21,8 @@ class Result:
     """Whether `ratio` is peer ÷ ours (how much faster we are), not ours ÷ peer."""
     goal: float | None = None
     """The ratio wanted: at least this where `faster`, else at most. None: reported only."""
+    goal_s: float | None = None
+    """The most seconds that our median may take, where the goal is no ratio."""
 
     @property
     def ratio(self) -> float:
@@ -31,6 +33,8 @@ class Result:
     @property
     def met(self) -> bool | None:
         """Whether the goal is met; None where there is none."""
+        if self.goal_s is not None:
+            return statistics.median(self.samples_s) <= self.goal_s
         if self.goal is None:
             return None
         return self.ratio >= self.goal if self.faster else self.ratio <= self.goal
@@ -45,6 +49,7 @@ class Result:
             "ratio": self.ratio,
             "ratio_is": "peer / ours" if self.faster else "ours / peer",
             "goal": self.goal,
+            "goal_s": self.goal_s,
             "met": self.met,
             "samples_s": self.samples_s,
             "peer_samples_s": self.peer_samples_s,

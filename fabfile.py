@@ -12,7 +12,6 @@ from invoke import Collection, Context
 
 from operate import choice, execution, listing, openssh
 from operate.account import Account
-from operate.cluster import open_stack
 from operate.deadline import extend_deadline, read_deadline
 from operate.ending import show_run
 from operate.farewell import end_lab, leftover
@@ -41,9 +40,9 @@ def rehearsed() -> Iterator[ModuleType]:
 @verb
 def nodes(c: Context, lab: str = "", name: str = "", wait: str = "", json: bool = False) -> None:
     """Show a lab's nodes, let this machine in, and write .rooflab/STACK/ssh_config."""
-    screen = Screen(json=json)
-    with open_stack(Account(), choice.choose_lab(lab, name), screen) as cluster:
-        facts = cluster.facts(screen, ready=False, wait_s=number("wait", wait))
+    screen, wait_s = Screen(json=json), number("wait", wait)
+    with choice.open_lab(lab, name, screen) as cluster:
+        facts = cluster.facts(screen, ready=False, wait_s=wait_s)
         listed, config = listing.rows(cluster, facts), openssh.config(cluster)
     if json:
         print(document.dumps({"stack": cluster.label, "nodes": listed, "ssh_config": str(config)}, indent=1))
@@ -65,7 +64,7 @@ def run_lab(
     json: bool = False,
 ) -> None:
     """Push, run a lab's workloads on all nodes, fetch the results, report. Ctrl-C looks away; the run goes on."""
-    screen = Screen(json=json)
+    screen, wait_s = Screen(json=json), number("wait", wait)
     chosen = choice.choose_lab(lab, name)
     jobs = tuple(job(workload) for workload in choice.choose_workloads(chosen, only))
     with choice.open_target(chosen, on=on, hosts=hosts, screen=screen) as cluster:
@@ -74,7 +73,7 @@ def run_lab(
             lab=chosen,
             usd_per_hour=execution.price(cluster),
             environment=tuple(filter(None, env.split(","))),
-            wait_s=number("wait", wait),
+            wait_s=wait_s,
         )
         run = execution.execute(cluster, order, screen)
     show_run(run, screen, json=json)
@@ -98,7 +97,7 @@ def run(
     A .py file gets one rank a GPU over all nodes, by torchrun; with --everywhere one plain process a node. What it
     writes to $ROOFLAB_OUT comes home. Any other command runs once a node.
     """
-    screen = Screen(json=json)
+    screen, wait_s = Screen(json=json), number("wait", wait)
     chosen = choice.choose_lab(lab, name) if lab else None
     limit_s = int(number("limit", limit) or 86400)
     own, files = choice.own_job(words(), everywhere=everywhere, limit_s=limit_s, local=bool(on))
@@ -109,7 +108,7 @@ def run(
             usd_per_hour=execution.price(cluster),
             environment=tuple(filter(None, env.split(","))),
             files=files,
-            wait_s=number("wait", wait),
+            wait_s=wait_s,
         )
         done = execution.execute(cluster, order, screen)
     show_run(done, screen, json=json, report=False)
@@ -146,7 +145,7 @@ def stop(c: Context, lab: str = "", name: str = "", run: str = "", json: bool = 
 @verb
 def ssh(c: Context, lab: str = "", name: str = "", node: str = "") -> None:
     """Open a shell on a node (the head, unless named), or run a command: fab ssh --lab 3 -- nvidia-smi"""
-    with open_stack(Account(), choice.choose_lab(lab, name), Screen()) as cluster:
+    with choice.open_lab(lab, name, Screen()) as cluster:
         command = openssh.ssh_words(cluster, openssh.choose(cluster, node), words())
     raise SystemExit(openssh.foreground(command))
 
@@ -158,7 +157,7 @@ def tunnel(c: Context, lab: str = "", name: str = "", node: str = "", port: str 
     near = openssh.port("local_port", local_port or port)
     openssh.free_port(near)
     screen = Screen()
-    with open_stack(Account(), choice.choose_lab(lab, name), screen) as cluster:
+    with choice.open_lab(lab, name, screen) as cluster:
         chosen = openssh.choose(cluster, node)
         command = openssh.tunnel_words(cluster, chosen, port=remote_port, local_port=near)
     screen.note(f"http://localhost:{near} leads to port {remote_port} of {chosen.name}; Ctrl-C ends it")
@@ -168,7 +167,7 @@ def tunnel(c: Context, lab: str = "", name: str = "", node: str = "", port: str 
 @verb
 def put(c: Context, source: str, lab: str = "", name: str = "", node: str = "", to: str = "") -> None:
     """Copy a file or folder to all nodes (or one): fab put data --lab 3 --to data/"""
-    with open_stack(Account(), choice.choose_lab(lab, name), Screen()) as cluster:
+    with choice.open_lab(lab, name, Screen()) as cluster:
         chosen = [openssh.choose(cluster, node)] if node else cluster.nodes
         openssh.demand(openssh.put(cluster, Path(source), to, chosen), f"take {source}")
 
@@ -176,7 +175,7 @@ def put(c: Context, source: str, lab: str = "", name: str = "", node: str = "", 
 @verb
 def get(c: Context, source: str, lab: str = "", name: str = "", node: str = "", to: str = ".") -> None:
     """Copy a file or folder from the head (or --node node1, or --node all): fab get checkpoints --lab 3"""
-    with open_stack(Account(), choice.choose_lab(lab, name), Screen()) as cluster:
+    with choice.open_lab(lab, name, Screen()) as cluster:
         chosen = cluster.nodes if node == "all" else [openssh.choose(cluster, node)]
         openssh.demand(openssh.get(cluster, source, Path(to), chosen), f"give {source}")
 
@@ -184,7 +183,8 @@ def get(c: Context, source: str, lab: str = "", name: str = "", node: str = "", 
 @verb
 def extend(c: Context, lab: str = "", name: str = "", hours: str = "1", json: bool = False) -> None:
     """Move a lab's deadline, so that the guard ends it later; says when that is. --hours 0 only says."""
-    account, stack = Account(), choice.choose_lab(lab, name).stack
+    stack = choice.choose_lab(lab, name).stack
+    account = Account()
     more = number("hours", hours) or 0.0
     deadline = extend_deadline(account, stack, more) if more else read_deadline(account, stack)
     print(document.dumps(asdict(deadline), default=str, indent=1) if json else deadline)
@@ -193,7 +193,8 @@ def extend(c: Context, lab: str = "", name: str = "", hours: str = "1", json: bo
 @verb
 def teardown(c: Context, lab: str = "", name: str = "", json: bool = False) -> None:
     """Fetch what still runs, end a lab, and prove by a receipt that nothing is left. Ending it twice is harmless."""
-    end_lab(Account(), choice.choose_lab(lab, name), Screen(json=json), json=json)
+    chosen = choice.choose_lab(lab, name)
+    end_lab(Account(), chosen, Screen(json=json), json=json)
 
 
 @verb

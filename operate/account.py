@@ -103,14 +103,14 @@ def explain(error: failed.BotoCoreError | failed.ClientError) -> Problem:
         return Problem("no AWS region is set", "export AWS_REGION=us-east-1, or run `aws configure`")
     if isinstance(error, failed.SSOError | failed.CredentialRetrievalError | failed.TokenRetrievalError):
         return Problem(f"AWS credentials could not be had ({error})", _LOGIN)
-    if isinstance(error, failed.HTTPClientError):
+    if isinstance(error, failed.ConnectionError | failed.HTTPClientError):
         asked = os.environ.get("AWS_ENDPOINT_URL")
         remedy = (
             "is the rehearsal up? fab rehearsal.status; to leave it: unset AWS_ENDPOINT_URL"
             if asked
             else "check the network and AWS_REGION, then try again"
         )
-        return Problem(f"{asked or 'AWS'} does not answer ({error})", remedy)
+        return Problem(f"{asked or 'AWS'} does not answer ({type(error).__name__})", remedy)
     if isinstance(error, failed.ClientError):
         return _refusal(error)
     return Problem(f"AWS could not be asked ({type(error).__name__}: {error})", "see `aws configure list`")

@@ -35,6 +35,16 @@ def choose_lab(lab: str, name: str) -> Lab:
     return find_lab(lab).override(name=name)
 
 
+def open_lab(lab: str, name: str, screen: Screen) -> Cluster:
+    """The deployed lab of `--lab` and `--name`; flags are checked before any account is asked.
+
+    Raises:
+        Problem, ValueError: as `choose_lab` and `open_stack`.
+    """
+    chosen = choose_lab(lab, name)
+    return open_stack(Account(), chosen, screen)
+
+
 def choose_workloads(lab: Lab, only: str) -> tuple[Workload, ...]:
     """The workloads of `lab`, or those that `only` names (with commas), in the lab's order.
 

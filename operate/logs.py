@@ -4,7 +4,7 @@ from operate import choice
 from operate.execution import secret_values
 from operate.fetch import fetch
 from operate.problem import Problem
-from operate.runs import NoRun, Run
+from operate.runs import Run
 from operate.screen import Screen
 
 
@@ -16,11 +16,9 @@ def show_logs(screen: Screen, *, lab: str, name: str, run: str, node: str, workl
     """
     try:
         found, cluster = choice.resume(run, lab=lab, name=name, screen=screen)
-    except NoRun:
-        raise
     except Problem as problem:
+        found, cluster = choice.choose_run(run, lab=lab, name=name), None  # raises, where there is no such run
         screen.warn(f"only what was fetched before: {problem}")
-        found, cluster = choice.choose_run(run, lab=lab, name=name), None
     if cluster is not None:
         with cluster:
             for why in fetch(cluster, found.name, found.folder, secrets=secret_values()).missed.values():

@@ -53,9 +53,9 @@ class Machine:
         self.process.wait()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small clone of its own for each test: nothing is written into the real one."""
+    """A small clone of the test's own, which the verbs take for theirs: nothing is written into the real one."""
     root = tmp_path / "clone"
     root.mkdir()
     monkeypatch.setattr(laptop, "ROOT", root)
@@ -146,7 +146,7 @@ def shells_to(machines: list[Machine], key: Path) -> Shells:
 
 
 @pytest.fixture
-def cluster_of(key: Path) -> Iterator[Callable[[list[Machine]], Cluster]]:
+def cluster_of(key: Path, clone: Path) -> Iterator[Callable[[list[Machine]], Cluster]]:
     """Makes a cluster of machines, as a deployed stack would be one; closed with the test."""
     made: list[Cluster] = []
 

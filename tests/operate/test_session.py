@@ -1,0 +1,63 @@
+"""A bash that stays gives what a fresh one gives, and no command can reach into the next one's world."""
+
+import threading
+import time
+
+import pytest
+
+from operate.shell import Unreachable
+
+
+@pytest.fixture
+def shell(machines, cluster_of):
+    return cluster_of(machines(1)).shells.shells["node0"]
+
+
+def test_codes_and_streams_stay_apart_and_whole(shell):
+    for code in (0, 3):
+        outcome = shell.run(f"printf out; printf err >&2; exit {code}")
+        assert (outcome.code, outcome.stdout, outcome.stderr) == (code, b"out", b"err")
+    assert shell.run("true").stdout == b""
+
+
+def test_bytes_of_every_value_and_many_of_them_come_through(shell):
+    wrote = "import os; os.write(1, bytes(range(256)) * 8192)"
+    assert shell.run(f"python3 -c '{wrote}' | cat").stdout == bytes(range(256)) * 8192
+
+
+def test_nothing_leaks_from_one_command_into_the_next(shell):
+    shell.run("cd /; X=1; set -eu; exec 2>&1; trap 'echo trapped' EXIT; false")
+    outcome = shell.run('echo "$PWD ${X:-unset}"; echo "$missing still"; false; echo on')
+    assert outcome.text.endswith("unset\n still\non")
+    assert not outcome.text.startswith("/ ")
+
+
+def test_a_command_has_no_stdin_to_steal(shell):
+    assert shell.run("cat; echo end").text == "end"
+    assert shell.run("echo next").text == "next"
+
+
+def test_a_syntax_error_fails_that_command_alone(shell):
+    assert shell.run("if then").code != 0
+    assert shell.run("echo well").text == "well"
+
+
+def test_several_lines_are_one_command(shell):
+    assert shell.run('for i in 1 2; do\n  echo "it\'s $i"\ndone').text == "it's 1\nit's 2"
+
+
+def test_a_command_over_its_time_does_not_spoil_the_next_one(shell):
+    with pytest.raises(Unreachable, match="took over 1 s"):
+        shell.run("sleep 5; echo late", timeout_s=1)
+    assert shell.run("echo next").text == "next"
+
+
+def test_a_second_command_at_the_same_time_does_not_wait_for_the_first(shell):
+    shell.run("true")
+    first = threading.Thread(target=lambda: shell.run("sleep 2"))
+    first.start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    assert shell.run("echo second").text == "second"
+    assert time.monotonic() - began < 1.5
+    first.join()

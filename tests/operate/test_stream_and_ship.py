@@ -1,0 +1,119 @@
+"""The node's own half: output as it grows, and records that leave the node as soon as they are finished."""
+
+import json
+import os
+import subprocess
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from operate import ship, stream
+from operate.fetch import fetch_shipped
+
+RUN = "20261120-093000-lab3"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    run = tmp_path / RUN
+    (run / "logs").mkdir(parents=True)
+    (run / "records").mkdir()
+    return run
+
+
+def lines(events):
+    return [(event["log"], event["lines"]) for event in events if "log" in event]
+
+
+def test_only_whole_lines_are_told_and_each_once(folder):
+    reader = stream.Reader(folder, {})
+    (folder / "logs/gemm.log").write_text("one\ntw")
+    assert lines(reader.new(over=False)) == [("gemm", ["one"])]
+    (folder / "logs/gemm.log").write_text("one\ntwo\n")
+    assert lines(reader.new(over=False)) == [("gemm", ["two"])]
+    assert lines(reader.new(over=False)) == []
+
+
+def test_a_progress_bar_is_lines(folder):
+    (folder / "logs/a.log").write_bytes(b"10%\r20%\r\n\xff\n")
+    assert lines(stream.Reader(folder, {}).new(over=False)) == [("a", ["10%", "20%", "\ufffd"])]
+
+
+def test_the_end_tells_a_last_line_that_has_none(folder):
+    (folder / "logs/a.log").write_text("done")
+    reader = stream.Reader(folder, {})
+    assert lines(reader.new(over=False)) == []
+    assert lines(reader.new(over=True)) == [("a", ["done"])]
+
+
+def test_reading_goes_on_at_an_offset(folder):
+    (folder / "logs/a.log").write_text("one\ntwo\n")
+    assert lines(stream.Reader(folder, {"a": 4}).new(over=False)) == [("a", ["two"])]
+
+
+def test_a_run_that_died_without_an_exit_code_is_over(folder):
+    assert stream.ended(folder) is None, "it is about to start"
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (folder / "pid").write_text(str(gone.pid))
+    assert stream.ended(folder) == -1
+    (folder / "pid").write_text(str(os.getpid()))
+    assert stream.ended(folder) is None
+    (folder / "exit").write_text("3\n")
+    assert stream.ended(folder) == 3
+
+
+def test_the_whole_stream_of_a_finished_run(folder, capsys):
+    (folder / "logs/a.log").write_text("one\n")
+    (folder / "codes").write_text("a 0 12\n")
+    (folder / "exit").write_text("0\n")
+    stream.stream(folder, {})
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert told == [{"log": "a", "at": 4, "lines": ["one"]}, {"codes": {"a": [0, 12]}}, {"exit": 0}]
+    stream.stream(folder.parent / "nosuch", {})
+    assert json.loads(capsys.readouterr().out) == {"lost": "there is no run nosuch on it"}
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="results")
+        monkeypatch.setenv("ROOFLAB_BUCKET", "results")
+        monkeypatch.setenv("ROOFLAB_RUN", RUN)
+        monkeypatch.setenv("ROOFLAB_NODE", "node1")
+        yield s3
+
+
+def test_records_leave_once_and_come_back_from_the_bucket(folder, bucket, tmp_path, capsys):
+    (folder / "records/gemm.node1.json").write_text("{}")
+    (folder / "records/half.partial").write_text("{")
+    (folder / "logs/gemm.log").write_text("line\n")
+    ship.main(folder)
+    ship.main(folder)
+    assert capsys.readouterr().out.splitlines() == [
+        "shipped gemm.node1.json, gemm.log to s3://results",
+        "shipped nothing new to s3://results",
+    ]
+    home = tmp_path / "home"
+    written = fetch_shipped(bucket, "results", RUN, ["node0", "node1"], home)
+    assert sorted(written) == ["logs/node1/gemm.log", "records/gemm.node1.json"]
+    assert (home / "records/gemm.node1.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("", "warning: not shipped, for ROOFLAB_BUCKET is not set"), ("nosuch", "warning: not shipped to nosuch (")],
+)
+def test_what_cannot_be_shipped_is_one_warning_and_no_failure(folder, bucket, monkeypatch, capsys, name, said):
+    monkeypatch.setenv("ROOFLAB_BUCKET", name)
+    (folder / "records/gemm.node1.json").write_text("{}")
+    ship.main(folder)
+    told = capsys.readouterr().out
+    assert told.startswith(said)
+    assert told.count("\n") == 1

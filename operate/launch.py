@@ -17,6 +17,7 @@ from labs.catalog import Workload
 
 _RUN = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+")
 _GRACE_S = 15
+_STOP_S = 10
 NOT_RUN = 69
 """Exit code of a cluster job that was skipped, for a node was lost: EX_UNAVAILABLE of sysexits.h."""
 # A run's processes are found by ROOFLAB_RUN_DIR in their environment: torchrun puts its workers in sessions of their
@@ -245,7 +246,7 @@ run={place.run(run)}
 pid=$(cat "$run/pid" 2>/dev/null)
 [ -n "$pid" ] && told "$pid" | grep -aq "run\\.sh" && kill -KILL "$pid"
 kill -TERM $(marked) 2>/dev/null
-for _ in $(seq 50); do [ -z "$(marked)" ] && break; sleep 0.2; done
+for _ in $(seq {_STOP_S * 5}); do [ -z "$(marked)" ] && break; sleep 0.2; done
 kill -KILL $(marked) 2>/dev/null
 echo 143 > "$run/exit"
 echo stopped"""

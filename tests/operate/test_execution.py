@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from labs.catalog import LABS
-from operate import execution, follow, laptop
+from operate import execution, follow, laptop, launch
 from operate.choice import own_job
 from operate.execution import Order, execute, verdict
 from operate.fetch import fetch
@@ -108,7 +108,8 @@ def test_ctrl_c_before_the_launch_starts_nothing(machines, cluster_of, monkeypat
     assert not (machine.home / "rooflab-runs").exists()
 
 
-def test_stop_ends_everything_that_the_run_started_even_in_other_sessions(machines, cluster_of):
+def test_stop_ends_everything_that_the_run_started_even_in_other_sessions(machines, cluster_of, monkeypatch):
+    monkeypatch.setattr(launch, "_STOP_S", 1)
     both = machines(2)
     cluster = cluster_of(both)
     stubborn = 'setsid bash -c "trap : TERM; echo up; while :; do sleep 0.1; done" & wait'

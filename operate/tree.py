@@ -100,8 +100,10 @@ def _untracked(root: Path) -> tuple[str, ...]:
 
 
 def _git(root: Path, *words: str) -> str:
+    # A clone of another owner (a folder mounted into a container) is one whose code already runs here.
+    command = ["git", "-c", f"safe.directory={root}", "-C", str(root), *words]
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, check=False, timeout=60)
     except FileNotFoundError:
         raise Problem("git is not installed", "install it: sudo apt install git") from None
     if done.returncode != 0:

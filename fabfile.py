@@ -13,7 +13,7 @@ from invoke import Collection, Context
 from operate import choice, execution, listing, openssh
 from operate.account import Account
 from operate.deadline import extend_deadline, read_deadline
-from operate.ending import show_run
+from operate.ending import show_outcome, show_report
 from operate.farewell import end_lab, leftover
 from operate.launch import job
 from operate.logs import show_logs
@@ -76,7 +76,7 @@ def run_lab(
             wait_s=wait_s,
         )
         run = execution.execute(cluster, order, screen)
-    show_run(run, screen, json=json)
+    show_outcome(run, screen, json=json)
 
 
 @verb
@@ -111,7 +111,7 @@ def run(
             wait_s=wait_s,
         )
         done = execution.execute(cluster, order, screen)
-    show_run(done, screen, json=json, report=False)
+    show_outcome(done, screen, json=json, report=False)
 
 
 @verb
@@ -128,7 +128,7 @@ def attach(c: Context, lab: str = "", name: str = "", run: str = "", json: bool 
     if cluster:
         with cluster:
             found = execution.attend(cluster, found, screen)
-    show_run(found, screen, json=json)
+    show_outcome(found, screen, json=json)
 
 
 @verb
@@ -139,7 +139,7 @@ def stop(c: Context, lab: str = "", name: str = "", run: str = "", json: bool = 
     if cluster:
         with cluster:
             found = execution.stop(cluster, found, screen)
-    show_run(found, screen, json=json, expected=(0, 143))
+    show_outcome(found, screen, json=json, expected=(0, 143))
 
 
 @verb
@@ -217,7 +217,7 @@ def audit(c: Context, lab: str = "", name: str = "", json: bool = False) -> None
 def report(c: Context, lab: str = "", name: str = "", run: str = "", json: bool = False) -> None:
     """Show a run's numbers beside their roofs (the newest run, unless named) and write report.html anew."""
     found = choice.choose_run(run, lab=lab, name=name)
-    show_run(found, Screen(json=json), json=json)
+    show_report(found, Screen(json=json), json=json)
 
 
 @verb

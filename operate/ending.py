@@ -1,17 +1,17 @@
-"""How a verb ends that was about a run: the report, where it lies, and an exit code that tells the truth."""
+"""How a verb ends that was about a run: what came out, where it lies, and an exit code that tells the truth."""
 
 import json as documents
 
-from operate.execution import verdict
-from operate.report import summary, write_report
+from operate.report import as_json, outcome, summary, write_report
 from operate.runs import Run
 from operate.screen import Screen
+from operate.verdict import verdict
 
 
-def show_run(
+def show_outcome(
     run: Run, screen: Screen, *, json: bool, report: bool = True, expected: tuple[int | None, ...] = (0,)
 ) -> None:
-    """Write report.html, print the table and its path (with `json`: run.json alone, on stdout).
+    """Write report.html, print the verdict and where it lies (with `json`: run.json alone, on stdout).
 
     `expected`: exit codes that are no failure here, as 143 is none to who stopped the run.
 
@@ -23,11 +23,25 @@ def show_run(
         print(documents.dumps({**run.document, "folder": str(run.folder)}, indent=1))
     else:
         if report:
-            screen.console.print(summary(run.folder))
-        usd = run.document["usd"]
-        price = "" if usd is None else f", ${usd:.2f}"
-        screen.note(f"{page or run.folder}{price}")
+            screen.console.print(outcome(run.folder))
+        screen.note(str(page or run.folder))
     codes = {code for item in run.document["workloads"] for code in item["exit"].values()}
     problem = verdict(run)
     if problem and not (codes <= set(expected) and not run.document.get("lost")):
+        raise problem
+
+
+def show_report(run: Run, screen: Screen, *, json: bool) -> None:
+    """Write report.html anew, print the table of all numbers (with `json`: everything that the report knows).
+
+    Raises:
+        Problem: a workload failed or a node was lost; raised last, when all is shown.
+    """
+    page = write_report(run.folder)
+    if json:
+        print(documents.dumps(as_json(run.folder), indent=1))
+    else:
+        screen.console.print(summary(run.folder))
+        screen.note(str(page))
+    if problem := verdict(run):
         raise problem

@@ -27,9 +27,7 @@ from operate.screen import Screen, clock
 from operate.shell import Outcome, demand
 from operate.stack import find_stack
 from operate.tree import Tree, read_tree
-
-_STOPPED = 143
-"""Exit code of what `fab stop` ended: 128 + SIGTERM."""
+from operate.verdict import STOPPED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +118,7 @@ def finish(
         workloads.append(
             {
                 **item,
-                "exit": {node: row[0] if row else _STOPPED if node in stopped else None for node, row in told.items()},
+                "exit": {node: row[0] if row else STOPPED if node in stopped else None for node, row in told.items()},
                 "seconds": max(seconds, default=None),
             }
         )
@@ -133,24 +131,6 @@ def finish(
         lost=ending.lost,
         ok=done and not ending.lost and not fetched.missed,
     )
-
-
-def verdict(run: Run) -> Problem | None:
-    """None where every workload ended with 0 on every node; else which did not, where, and where its log is."""
-    if run.document["ok"]:
-        return None
-    failed = [
-        (item["name"], node, code)
-        for item in run.document["workloads"]
-        for node, code in item["exit"].items()
-        if code != 0
-    ]
-    lost = run.document.get("lost") or {}
-    told = [f"{name} {_how(code)} on {node}" for name, node, code in failed if not (node in lost and code is None)] + [
-        f"{node} was lost ({why})" for node, why in lost.items()
-    ]
-    log = next((run.folder / "logs" / node / f"{name}.log" for name, node, code in failed if code), run.folder / "logs")
-    return Problem("; ".join(told) or "not everything was fetched", f"see {log if log.exists() else run.folder}")
 
 
 def detached(run: Run, account: Account | None) -> Problem:
@@ -324,15 +304,6 @@ def _fetch_shipped(cluster: Cluster, run: Run, nodes: Sequence[str], screen: Scr
             screen.note(f"from the bucket {bucket}: {', '.join(Path(path).name for path in found) or 'nothing'}")
     except Problem as problem:
         screen.warn(str(problem))
-
-
-def _how(code: int | None) -> str:
-    return {
-        None: "did not end",
-        launch.NOT_RUN: "was not run",
-        124: "ran over its time limit",
-        _STOPPED: "was stopped",
-    }.get(code, f"failed with {code}")
 
 
 def _iso(time: datetime) -> str:

@@ -21,10 +21,24 @@ def summary(folder: Path) -> RenderableType:
         Problem: the folder is no run's.
     """
     run = load(folder)
+    return Group(*_heading(run), *(_part(part) for part in run.parts), Text(_money(run)))
+
+
+def outcome(folder: Path) -> RenderableType:
+    """What `fab run-lab` ends with, after the workloads have said their numbers live: the verdict, faults, the cost.
+
+    Raises:
+        Problem: the folder is no run's.
+    """
+    run = load(folder)
+    faults = (Text(f"  ✕ {part.name}: {fault}", style="red") for part in run.parts for fault in part.faults)
+    return Group(*_heading(run), *faults, Text(_money(run)))
+
+
+def _heading(run: Run) -> list[Text]:
     tone, line = run.verdict
     heading = Text.assemble((run.name, "bold"), "  ", (line, f"bold {_COLOURS[tone]}"))
-    said = [Text(complaint, style="red") for complaint in run.complaints]
-    return Group(heading, *said, *(_part(part) for part in run.parts), Text(_money(run)))
+    return [heading, *(Text(complaint, style="red") for complaint in run.complaints)]
 
 
 def _part(part: Part) -> RenderableType:

@@ -11,12 +11,13 @@ import pytest
 from labs.catalog import LABS
 from operate import execution, follow, laptop, launch
 from operate.choice import own_job
-from operate.execution import Order, execute, verdict
+from operate.execution import Order, execute
 from operate.fetch import fetch
 from operate.launch import Job
 from operate.problem import Problem
 from operate.runs import find_run
 from operate.screen import Screen
+from operate.verdict import verdict
 from tests.operate.conftest import git
 
 

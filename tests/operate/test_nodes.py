@@ -105,7 +105,8 @@ def test_an_empty_fleet_says_why_in_ec2s_words(account, monkeypatch):
 def test_a_node_that_stays_pending_is_waited_for_and_then_named(account, monkeypatch):
     pending = read_nodes([instance("i-a", "10.0.0.1", state="pending", public="")])
     monkeypatch.setattr("operate.nodes.find_nodes", lambda *_: pending)
-    slept, told = [], []
+    slept: list[float] = []
+    told: list[str] = []
     with pytest.raises(Problem, match=r"after 9 s node0 \(i-a\) is pending"):
         await_nodes(account, stack(Nodes="1"), limit_s=9, tell=told.append, sleep=slept.append)
     assert slept == [3, 3, 3]

@@ -1,0 +1,35 @@
+"""Whether a run did all that was asked of it, and if not, what failed where."""
+
+from operate import launch
+from operate.problem import Problem
+from operate.runs import Run
+
+STOPPED = 143
+"""Exit code of what `fab stop` ended: 128 + SIGTERM."""
+
+
+def verdict(run: Run) -> Problem | None:
+    """None where every workload ended with 0 on every node; else which did not, where, and where its log is."""
+    if run.document["ok"]:
+        return None
+    failed = [
+        (item["name"], node, code)
+        for item in run.document["workloads"]
+        for node, code in item["exit"].items()
+        if code != 0
+    ]
+    lost = run.document.get("lost") or {}
+    told = [f"{name} {_how(code)} on {node}" for name, node, code in failed if not (node in lost and code is None)] + [
+        f"{node} was lost ({why})" for node, why in lost.items()
+    ]
+    log = next((run.folder / "logs" / node / f"{name}.log" for name, node, code in failed if code), run.folder / "logs")
+    return Problem("; ".join(told) or "not everything was fetched", f"see {log if log.exists() else run.folder}")
+
+
+def _how(code: int | None) -> str:
+    return {
+        None: "did not end",
+        launch.NOT_RUN: "was not run",
+        124: "ran over its time limit",
+        STOPPED: "was stopped",
+    }.get(code, f"failed with {code}")

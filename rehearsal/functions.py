@@ -81,9 +81,9 @@ class _Sandbox:
             "REHEARSAL_FUNCTION_ARN": function.function_arn,
         }  # fmt: skip
         with self._log.open("ab") as log:
-            # -P keeps this folder's modules off the function's path; the descriptors become 3 and 4 in the child.
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", f'exec "$0" -P "$1" 3<&{their_events} 4>&{their_answers}', sys.executable, _SANDBOX],
+                # -P keeps this folder's modules off the function's path.
+                [sys.executable, "-P", _SANDBOX, str(their_events), str(their_answers)],
                 cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 pass_fds=[their_events, their_answers],
             )  # fmt: skip

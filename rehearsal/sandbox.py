@@ -1,7 +1,7 @@
 """Runs one Lambda function's code, event after event, as a warm sandbox does: started by rehearsal.functions.
 
 Standard library only, and by path: the function must find nothing of Rooflab on its module path, as on AWS.
-Events come as lines of JSON on descriptor EVENTS, answers go as lines of JSON to descriptor ANSWERS.
+Its two arguments are descriptors: events come as lines of JSON on the first, answers go as lines of JSON to the second.
 """
 
 import importlib
@@ -12,8 +12,6 @@ import time
 import traceback
 from pathlib import Path
 from typing import Any
-
-EVENTS, ANSWERS = 3, 4
 
 
 class Context:
@@ -48,7 +46,7 @@ def _answer(handler: str, order: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Answer events until there are no more."""
     sys.path.insert(0, str(Path.cwd()))
-    with open(EVENTS) as events, open(ANSWERS, "w") as answers:  # descriptors, not paths
+    with open(int(sys.argv[1])) as events, open(int(sys.argv[2]), "w") as answers:  # descriptors, not paths
         for line in events:
             answer = _answer(os.environ["_HANDLER"], json.loads(line))
             sys.stdout.flush()

@@ -46,7 +46,7 @@ def _answer(handler: str, order: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Answer events until there are no more."""
     sys.path.insert(0, str(Path.cwd()))
-    with open(int(sys.argv[1])) as events, open(int(sys.argv[2]), "w") as answers:  # descriptors, not paths
+    with os.fdopen(int(sys.argv[1])) as events, os.fdopen(int(sys.argv[2]), "w") as answers:
         for line in events:
             answer = _answer(os.environ["_HANDLER"], json.loads(line))
             sys.stdout.flush()

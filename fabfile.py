@@ -17,6 +17,7 @@ from operate.ending import show_outcome, show_report
 from operate.farewell import end_lab, leftover
 from operate.launch import job
 from operate.logs import show_logs
+from operate.money import cost_of, dollars
 from operate.problem import Problem
 from operate.screen import Screen
 from operate.sweep import sweep
@@ -181,6 +182,19 @@ def get(c: Context, source: str, lab: str = "", name: str = "", node: str = "", 
 
 
 @verb
+def cost(c: Context, lab: str = "", context: str = "", json: bool = False) -> None:
+    """Itemise what a lab costs an hour and for its time to live, before anything is deployed; needs no account."""
+    chosen = choice.override(choice.choose_lab(lab, ""), context)
+    screen, estimate = Screen(json=json), cost_of(chosen)
+    whole = estimate.usd(chosen.ttl_hours)
+    if json:
+        print(document.dumps({**estimate.as_json(), "ttl_hours": chosen.ttl_hours, "usd": whole}, indent=1))
+        return
+    screen.console.print(estimate.table())
+    screen.note(f"{dollars(whole)} for {chosen.ttl_hours:g} h, when the guard ends {chosen.stack}")
+
+
+@verb
 def extend(c: Context, lab: str = "", name: str = "", hours: str = "1", json: bool = False) -> None:
     """Move a lab's deadline, so that the guard ends it later; says when that is. --hours 0 only says."""
     stack = choice.choose_lab(lab, name).stack
@@ -281,7 +295,9 @@ def rehearsal_fault(
     print(document.dumps(told, indent=1, default=str))
 
 
-namespace = Collection(nodes, run_lab, run, logs, attach, stop, ssh, tunnel, put, get, extend, teardown, audit, report)
+namespace = Collection(
+    nodes, run_lab, run, logs, attach, stop, ssh, tunnel, put, get, cost, extend, teardown, audit, report
+)
 namespace.add_collection(
     Collection(
         "rehearsal",

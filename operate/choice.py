@@ -35,6 +35,19 @@ def choose_lab(lab: str, name: str) -> Lab:
     return find_lab(lab).override(name=name)
 
 
+def override(lab: Lab, context: str) -> Lab:
+    """The lab with the fields that `context` ("nodes=4,capacity=spot") replaces.
+
+    Raises:
+        Problem: `context` is not of that form.
+        ValueError: a field is unknown, or its value is not allowed.
+    """
+    given = [item.partition("=") for item in filter(None, context.split(","))]
+    if wrong := [field for field, equals, _ in given if not equals]:
+        raise Problem(f"context={wrong[0]!r} has no value", "write --context nodes=4,capacity=spot, for example")
+    return lab.override(**{field.strip(): value.strip() for field, _, value in given})
+
+
 def open_lab(lab: str, name: str, screen: Screen) -> Cluster:
     """The deployed lab of `--lab` and `--name`; flags are checked before any account is asked.
 

@@ -10,6 +10,7 @@ from operate import admission, execution, laptop
 from operate.account import Account
 from operate.choice import open_run
 from operate.problem import Problem
+from operate.report import write_report
 from operate.runs import NoRun, Run, find_run
 from operate.screen import Screen
 from operate.stack import find_stack
@@ -41,6 +42,8 @@ def end_lab(account: Account, lab: Lab, screen: Screen, *, json: bool) -> None:
     folder = run.folder if run else laptop.results() / lab.stack
     told_before = not receipt.started and (folder / "receipt.json").exists()
     path = folder / "receipt.json" if told_before else receipt.write(folder)
+    if run:
+        write_report(run.folder)  # which ends in the receipt
     shutil.rmtree(laptop.state(lab.stack, account.endpoint))  # the addresses and host keys of nodes that are gone
     if json:
         print(documents.dumps(receipt.as_json(), indent=1))

@@ -23,6 +23,7 @@ HELP = {
     "node": "node0, node1, …; node0 is the head.",
     "run": "A run's name, as under results/; the newest where it is left out.",
     "workload": "One of the run's workloads.",
+    "context": "Overrides as for cdk -c, with commas between them: nodes=4,capacity=spot.",
     "json": "One JSON document on stdout and nothing else.",
     "on": "local: run on this machine; no stack, no SSH.",
     "hosts": "Your own machines, as user@a,user@b: run there; no stack.",

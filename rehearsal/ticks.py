@@ -135,7 +135,8 @@ class Ticks:
         ):  # fmt: skip
             text = text.replace(f"<aws.scheduler.{name}>", value)
         answer = self._call(schedule.target["Arn"], json.loads(text))
-        run = {"schedule": schedule.name, "time": clock.iso(moment), "error": answer.get("error")}
+        run = {"schedule": schedule.name, "time": clock.iso(moment), "value": answer.get("value"),
+               "error": answer.get("error")}  # fmt: skip
         self.runs.append(run)
         if run["error"]:
             print(f"tick of {schedule.name} at {run['time']}: {run['error']}", flush=True)

@@ -14,13 +14,23 @@ known=$ROOT/var/lib/rooflab/deadline
 grace_s=600
 imds=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}
 
+launched() {
+  local token document
+  token=$(curl -fsS -m 5 --retry 3 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$imds/latest/api/token") &&
+    document=$(curl -fsS -m 5 --retry 3 -H "X-aws-ec2-metadata-token: $token" \
+      "$imds/latest/dynamic/instance-identity/document") &&
+    sed -n 's/.*"pendingTime" *: *"\([^"]*\)".*/\1/p' <<<"$document"
+}
+
 from_launch() {
-  local token launched
-  token=$(curl -fsS -m 5 --retry 3 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$imds/latest/api/token")
-  launched=$(curl -fsS -m 5 --retry 3 -H "X-aws-ec2-metadata-token: $token" \
-    "$imds/latest/dynamic/instance-identity/document" | sed -n 's/.*"pendingTime" *: *"\([^"]*\)".*/\1/p')
-  awk -v launched="$(date -d "$launched" +%s)" -v hours="$ROOFLAB_TTL_HOURS" \
-    'BEGIN { printf "%d\n", launched + hours * 3600 }'
+  local began
+  began=$(launched) || began=
+  if [ -z "$began" ]; then # and `date -d ""` would be midnight
+    echo "the instance metadata does not tell when this node was launched: no deadline is known yet" >&2
+    return 1
+  fi
+  awk -v began="$(date -d "$began" +%s)" -v hours="$ROOFLAB_TTL_HOURS" \
+    'BEGIN { printf "%d\n", began + hours * 3600 }'
 }
 
 from_account() {

@@ -45,7 +45,7 @@ addEventListener("load", () => {
 def browser() -> str:
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
-        pytest.fail(f"none of {', '.join(BROWSERS)} is here: run ./setup.sh browser, or install chromium yourself")
+        pytest.fail(f"none of {', '.join(BROWSERS)} is here: run ./setup.sh tests, or install chromium yourself")
     return found
 
 

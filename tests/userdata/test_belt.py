@@ -78,6 +78,14 @@ def test_before_python_is_there_launch_and_hours_count(node: Node, imds: str) ->
     assert not shut_down(node)
 
 
+def test_a_node_that_cannot_tell_its_launch_is_not_shut_down(node: Node) -> None:
+    ended = node.belt(AWS_EC2_METADATA_SERVICE_ENDPOINT="http://127.0.0.1:1")
+    assert ended.returncode != 0
+    assert "does not tell when this node was launched" in ended.stderr
+    assert not (node.home / "deadline").exists()
+    assert not shut_down(node)
+
+
 def test_a_node_whose_boot_failed_ends_as_well(node: Node, imds: str) -> None:
     node.settings["ROOFLAB_TTL_HOURS"] = "0.5"
     node.belt(AWS_EC2_METADATA_SERVICE_ENDPOINT=imds)

@@ -241,11 +241,15 @@ class Look:
     def judge(self, item: Item) -> Item:
         """The item, with the reason to let it stand if there is one."""
         since = next((one.created for one in self.items if one.kind == "stack" and one.id == item.stack), "9999")
+        attached = item.found == "Attachments.InstanceId"
         reasons = {
             "of the guard, which stays while labs come and go": item.stack == GUARD_STACK,
             "a reservation of the user's own": item.kind == "capacity-reservation" and TAG_STACK not in item.tags,
-            "a snapshot made by hand": item.found == "VolumeId",
-            "a volume older than the lab": item.found == "Attachments.InstanceId" and item.created < since,
+            # No template makes either; their tags may be copies of the volume's or file system's.
+            "a snapshot made by hand": item.kind == "snapshot" and item.found != "SnapshotId",
+            "a backup made by hand": item.kind == "backup",
+            "a volume older than the lab": attached and item.created < since,
+            "a volume with tags of its owner": attached and bool(item.tags),
             "an address with tags of its owner": item.kind == "address" and item.found != "tag" and bool(item.tags),
         }
         return replace(item, stands=next((reason for reason, holds in reasons.items() if holds), ""))

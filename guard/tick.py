@@ -27,18 +27,22 @@ def deadline_of(clients: Clients, stack: Item) -> tuple[datetime, str]:
 
     What was written before the stack was created belongs to an earlier life and does not count.
     """
-    created = datetime.fromisoformat(stack.created)
+    created, denied = datetime.fromisoformat(stack.created), ""
     try:
         found = clients("ssm").get_parameter(Name=DEADLINES + stack.id)["Parameter"]
         if found["LastModifiedDate"].replace(microsecond=0) >= created:
             return datetime.fromisoformat(found["Value"]).astimezone(UTC), "extended"
     except UNANSWERED as error:
+        # What is denied stays denied, so the tag counts, as for the nodes' belt; who is silent is asked again.
         if not vanished(error):
-            return created + timedelta(hours=LONGEST_HOURS), why(error, "ssm")
+            denied = why(error, "ssm")
+            if "AccessDenied" not in denied:
+                return created + timedelta(hours=LONGEST_HOURS), denied
     except ValueError:
         print(f"{DEADLINES}{stack.id} holds no ISO 8601 time: the tag counts")
     hours = ttl_hours(stack)
-    return created + timedelta(hours=hours or LONGEST_HOURS), "ttl" if hours else f"no readable tag {TAG_TTL_HOURS}"
+    by = denied or ("ttl" if hours else f"no readable tag {TAG_TTL_HOURS}")
+    return created + timedelta(hours=hours or LONGEST_HOURS), by
 
 
 def ttl_hours(stack: Item) -> float:

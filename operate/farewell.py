@@ -13,7 +13,7 @@ from operate.problem import Problem
 from operate.report import write_report
 from operate.runs import NoRun, Run, find_run
 from operate.screen import Screen
-from operate.stack import find_stack
+from operate.stack import destroy_command, find_stack
 from operate.sweep import Sweep
 from operate.teardown import teardown
 
@@ -67,7 +67,7 @@ def leftover(sweep: Sweep, stack: str = "") -> None:
         return
     what = stack or "labs"
     stacks = sorted({item.stack for item in sweep.left if item.stack})
-    remedy = f"end it: {', '.join(f'cdk destroy {name}' for name in stacks)}; fab audit names a command for each"
+    remedy = f"end it: {', '.join(map(destroy_command, stacks))}; fab audit names a command for each"
     if not sweep.left:
         missed = ", ".join(sweep.not_looked_at) or "a price"
         raise Problem(

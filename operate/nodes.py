@@ -10,7 +10,7 @@ from typing import Any
 from labs.names import TAG_NODE, TAG_SSH_PORT, TAG_SSH_USER, TAG_STACK, Output
 from operate.account import Account
 from operate.problem import Problem
-from operate.stack import Stack, deploy_command
+from operate.stack import Stack, deploy_command, destroy_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def await_nodes(
 
 def _too_few(account: Account, stack: Stack, found: int, wanted: int) -> Problem:
     cause = f"{stack.name} has {found} of its {wanted} nodes"
-    again = f"cdk destroy {stack.name}, then {deploy_command(stack.name)}"
+    again = f"{destroy_command(stack.name)}, then {deploy_command(stack.name)}"
     fleet = stack.outputs.get(Output.FLEET)
     if not fleet:
         return Problem(f"{cause}; the others were stopped or terminated", again)

@@ -66,8 +66,8 @@ class RemoteShell:
         """A shell on a machine of the user's own, by the user's own ssh_config, keys, agent and known_hosts."""
         connection = Connection(spec, connect_timeout=int(CONNECT_S))
         connection.client.load_system_host_keys()
-        for name in str(connection.ssh_config.get("userknownhostsfile", "")).split():
-            path = Path(name).expanduser()
+        for file in str(connection.ssh_config.get("userknownhostsfile", "")).split():
+            path = Path(file).expanduser()
             if path.exists():
                 connection.client.load_system_host_keys(str(path))
         node = Node(name=name, address=connection.host, user=connection.user, port=connection.port)

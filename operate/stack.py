@@ -25,9 +25,19 @@ class Stack:
 
 
 def deploy_command(stack: str) -> str:
-    """What deploys `stack`: the remedy wherever it is missing."""
+    """What the user types to deploy the stack of that name."""
+    return _cdk("deploy", stack)
+
+
+def destroy_command(stack: str) -> str:
+    """What the user types to destroy the stack of that name."""
+    return _cdk("destroy", stack)
+
+
+def _cdk(verb: str, stack: str) -> str:
+    # cdk knows a stack by its id, Lab3Stack; what it does not know it "destroys" with exit code 0.
     base, _, name = stack.partition("-")
-    return f"cdk deploy {stack} -c name={name}" if name else f"cdk deploy {base}"
+    return f"cdk {verb} {base} -c name={name}" if name else f"cdk {verb} {base}"
 
 
 def find_stack(account: Account, name: str) -> Stack | None:
@@ -66,5 +76,5 @@ def deployed_stack(account: Account, name: str) -> Stack:
         raise Problem(f"{name} is not ready yet ({stack.status})", "wait until CloudFormation is done, then try again")
     raise Problem(
         f"{name} did not come up ({stack.status})",
-        f"take away what is left (cdk destroy {name}), then {deploy_command(name)}",
+        f"take away what is left ({destroy_command(name)}), then {deploy_command(name)}",
     )

@@ -37,9 +37,15 @@ def test_untagged_things_made_by_hand_in_the_labs_vpc_are_found(bench: Bench) ->
 
 def test_things_that_only_carry_the_tag_are_found_without_vpc_or_stack(bench: Bench) -> None:
     volume = bench.volume(TagSpecifications=bench.tags("volume"))
-    snapshot = bench.ec2.create_snapshot(VolumeId=volume, TagSpecifications=bench.tags("snapshot"))["SnapshotId"]
     address = bench.ec2.allocate_address(Domain="vpc", TagSpecifications=bench.tags("elastic-ip"))["AllocationId"]
-    assert kinds(bench) == {"volume": volume, "snapshot": snapshot, "address": address}
+    assert kinds(bench) == {"volume": volume, "address": address}
+
+
+def test_a_snapshot_stands_though_its_tags_were_copied_from_the_labs_volume(bench: Bench) -> None:
+    volume = bench.volume(TagSpecifications=bench.tags("volume"))
+    bench.ec2.create_snapshot(VolumeId=volume, TagSpecifications=bench.tags("snapshot"))
+    assert kinds(bench) == {"volume": volume}
+    assert [item.stands for item in look(bench.clients).items if item.stands] == ["a snapshot made by hand"]
 
 
 def test_an_instance_of_the_labs_launch_template_is_found_outside_the_vpc(bench: Bench) -> None:

@@ -92,12 +92,19 @@ def test_without_a_readable_tag_a_lab_ends_after_a_week(bench: Bench) -> None:
     assert tick(bench.clients, later(169))["labs"][0]["over"]
 
 
-def test_where_ssm_refuses_to_say_a_lab_ends_after_a_week_and_the_permission_is_named(bench: Bench) -> None:
+def test_where_ssm_may_not_be_read_the_tag_counts_and_the_permission_is_named(bench: Bench) -> None:
     bench.stack(ttl="1")
     bench.refuse("ssm:GetParameter", "AccessDeniedException")
-    (lab,) = tick(bench.clients, later(2))["labs"]
+    (lab,) = tick(bench.clients, later(0.5))["labs"]
     assert lab["by"] == "no permission for ssm:GetParameter: allow it (AccessDeniedException)"
     assert not lab["over"]
+    assert tick(bench.clients, later(2))["labs"][0]["over"]
+
+
+def test_where_ssm_is_silent_an_extended_lab_is_not_ended(bench: Bench) -> None:
+    bench.stack(ttl="1")
+    bench.refuse("ssm:GetParameter", "ThrottlingException")
+    assert not tick(bench.clients, later(2))["labs"][0]["over"]
     assert tick(bench.clients, later(169))["labs"][0]["over"]
 
 

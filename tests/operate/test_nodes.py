@@ -10,7 +10,7 @@ from operate import admission
 from operate.account import Account
 from operate.nodes import await_nodes, find_nodes, read_nodes
 from operate.problem import Problem
-from operate.stack import Stack, deploy_command, deployed_stack
+from operate.stack import Stack, deploy_command, deployed_stack, destroy_command
 
 
 @pytest.fixture
@@ -116,7 +116,8 @@ def test_a_node_that_stays_pending_is_waited_for_and_then_named(account, monkeyp
 def test_a_stack_that_is_not_there_names_the_command_that_deploys_it(account):
     with pytest.raises(Problem, match=r"^Lab3Stack is not deployed in us-east-1: cdk deploy Lab3Stack$"):
         deployed_stack(account, "Lab3Stack")
-    assert deploy_command("Lab3Stack-alice") == "cdk deploy Lab3Stack-alice -c name=alice"
+    assert deploy_command("Lab3Stack-alice") == "cdk deploy Lab3Stack -c name=alice"
+    assert destroy_command("Lab3Stack-alice") == "cdk destroy Lab3Stack -c name=alice"
 
 
 def test_the_operator_is_let_in_once_and_taken_out_again(account):

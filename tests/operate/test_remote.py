@@ -109,3 +109,10 @@ def test_commands_on_several_nodes_run_at_the_same_time(machines, cluster_of):
     began = time.monotonic()
     shells.each("sleep 0.5")
     assert time.monotonic() - began < 1.5
+
+
+def test_a_host_keeps_its_name_where_ssh_config_names_known_hosts_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "config").write_text("Host *\n    UserKnownHostsFile ~/.ssh/known_hosts ~/.ssh/known_hosts2\n")
+    assert RemoteShell.to_host("node1", "me@127.0.0.2").node.name == "node1"

@@ -34,7 +34,7 @@ def load_ec2() -> None:
     real, shared = boto3.Session, boto3.Session()
     boto3.Session = lambda: shared
     try:
-        import moto.ec2.models  # noqa: F401
+        import moto.ec2.models  # noqa: F401  # loading it is all: it asks for a session as it loads
     finally:
         boto3.Session = real
 

@@ -67,10 +67,17 @@ def _end(line: str, code: int) -> NoReturn:
     """End without the interpreter's own clean-up: threads of gloo may still hold tensors, and to release one then
     aborts the process (https://github.com/pytorch/pytorch/pull/179291)."""
     if line:
-        print(line, file=sys.stderr)
+        _tell(line)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _tell(line: str) -> None:
+    """One line on stderr in one write: `print` under `python -u`, which torchrun uses, writes the line's end apart,
+    and two ranks' lines then run into each other."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _end_on_sigterm(name: str) -> None:
@@ -84,7 +91,7 @@ def _end_on_sigterm(name: str) -> None:
     def watch() -> None:
         while os.read(watched, 1) != bytes([signal.SIGTERM]):
             continue
-        print(f"{name}: ended by SIGTERM, no record written", file=sys.stderr, flush=True)
+        _tell(f"{name}: ended by SIGTERM, no record written")
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, name="sigterm", daemon=True).start()

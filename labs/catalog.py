@@ -9,12 +9,19 @@ from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from labs.instances import InstanceType, instance_type
+from labs.interfaces import Interface, layout
 from labs.names import stack_name
+from labs.storage import SIZES, STORAGE
 
-STORAGE = ("none", "scratch", "persistent-125", "persistent-250", "persistent-500", "persistent-1000", "efa")
+ELASTIC_NODES = 4
+"""Most nodes that get an Elastic IP each: an account has five a region unless it asked for more
+(https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html)."""
 _RESERVED = re.compile(r"(reservation|block):cr-[0-9a-f]{1,17}")
 _OWNER = re.compile(r"[\w.@+-]{0,64}")
 _ZONE = re.compile(r"([a-z]{2}(-[a-z]+)+-\d[a-z])?")
+_IMAGE = re.compile(r"(ami-[0-9a-f]{8,17}|baked)?")
+_GROUP = re.compile(r"[\w.-]{0,255}")
+_DATA = re.compile(r"(results|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w!.*'()/-]*)?)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +49,25 @@ class Lab:
     instance_type: str = "g6.xlarge"
     capacity: str = "on-demand"
     """"on-demand", "spot", "reservation:cr-…" or "block:cr-…"."""
+    alternatives: str = ""
+    """On spot: further types that will do, joined by "+", as in "g6.12xlarge+g5.12xlarge"; the fleet takes one type."""
+    group: str = ""
+    """Name of the cluster placement group that a reservation was made in; its instances start only there."""
     storage: str = "none"
-    """One of `STORAGE`: FSx for Lustre beside the nodes, or none."""
+    """One of `labs.storage.STORAGE`: FSx for Lustre beside the nodes, or none."""
+    storage_gib: int = 0
+    """Capacity of the file system; 0 is the smallest that AWS sells."""
+    data: str = ""
+    """What the file system shows below /fsx/data: "s3://BUCKET/PREFIX", "results" for the results bucket, or ""."""
     ttl_hours: float = 4.0
     """Hours from the stack's creation until the guard ends the lab; 0.1 to 168."""
     efa: Literal["auto", "on", "off"] = "auto"
     """"auto": all that the type has where there are two nodes or more."""
+    access: Literal["auto", "public", "eice", "ssm"] = "auto"
+    """"auto": a public address where EC2 can give one, else an Instance Connect Endpoint; "eice" and "ssm": no public
+    address at all. See `way`."""
+    image: str = ""
+    """AMI to start from, "ami-…", or "baked" for what `fab bake` made; empty is the newest of AWS's for the type."""
     zone: str = ""
     """Availability zone such as us-east-1d; empty leaves the choice to the region's first."""
     name: str = ""
@@ -72,7 +92,59 @@ class Lab:
         _demand(not self.capacity.startswith("block:") or kind.capacity_block, "capacity", self.capacity,
                 f"on-demand, spot or reservation, for {kind.name} is not sold as capacity blocks")  # fmt: skip
         _demand(bool(_ZONE.fullmatch(self.zone)), "zone", self.zone, "an availability zone such as us-east-1d")
+        _demand(bool(_IMAGE.fullmatch(self.image)), "image", self.image, "ami-0123456789abcdef0 | baked")
+        _demand(self.access in ("auto", "public", "eice", "ssm"), "access", self.access, "auto | public | eice | ssm")
+        _demand(self.access != "public" or self.way in ("address", "elastic"), "access", self.access, "auto or eice, "
+                f"for {self.nodes} × {kind.name} on {self.capacity} cannot have public addresses (a fleet's nodes with "
+                f"several interfaces get none, and an account has five Elastic IPs)")  # fmt: skip
+        self._check_storage()
+        self._check_alternatives()
+        _demand(bool(_GROUP.fullmatch(self.group)), "group", self.group, "a placement group's name")
+        _demand(not self.group or self.capacity.startswith("reservation:"), "group", self.group,
+                "it with capacity=reservation:cr-… only; other labs make a group of their own")  # fmt: skip
         _demand(bool(_OWNER.fullmatch(self.owner)), "owner", self.owner, "up to 64 letters, digits and . @ + - _")
+
+    def _check_storage(self) -> None:
+        _demand(bool(_DATA.fullmatch(self.data)), "data", self.data, "s3://BUCKET/PREFIX | results")
+        for field, value in (("data", self.data), ("storage_gib", self.storage_gib)):
+            _demand(not value or self.storage != "none", field, value, "it with storage=scratch, for example")
+        if self.storage_gib:
+            SIZES[self.storage].demand(self.storage_gib)
+
+    def _check_alternatives(self) -> None:
+        _demand(not self.alternatives or self.capacity == "spot", "alternatives", self.alternatives,
+                "it with capacity=spot")  # fmt: skip
+        first = self.instance
+        for kind in map(instance_type, self.types[1:]):
+            same = (kind.gpus, kind.nvme_gb > 0) == (first.gpus, first.nvme_gb > 0)
+            same = same and layout(kind, min(self.efas, kind.efas)) == self.interfaces
+            _demand(same, "alternatives", kind.name, f"types with the GPUs, NVMe and interfaces of {first.name}")
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Instance types that will do, the wanted one first."""
+        return (self.instance_type, *filter(None, self.alternatives.split("+")))
+
+    @property
+    def interfaces(self) -> tuple[Interface, ...]:
+        """Network interfaces of each node, the primary one first."""
+        return layout(self.instance, self.efas)
+
+    @property
+    def way(self) -> Literal["address", "elastic", "endpoint", "session"]:
+        """How a node is reached: a public address that EC2 assigns, an Elastic IP on a primary interface of its own,
+        an EC2 Instance Connect Endpoint, or Session Manager. With the last two it has no public IPv4 address, and
+        reaches the world by IPv6 alone."""
+        if self.access in ("eice", "ssm"):
+            return "endpoint" if self.access == "eice" else "session"
+        if len(self.interfaces) == 1:
+            return "address"
+        return "endpoint" if self.capacity == "spot" or self.nodes > ELASTIC_NODES else "elastic"
+
+    @property
+    def capacity_gib(self) -> int:
+        """Capacity of the file system; 0 where there is none."""
+        return 0 if self.storage == "none" else self.storage_gib or SIZES[self.storage].smallest_gib
 
     @property
     def stack(self) -> str:
@@ -117,13 +189,18 @@ class Lab:
         for field, value in given.items():
             _demand(field in known, "field", field, ", ".join(sorted(known)))
             if value is not None:
-                values[field] = _number(field, value) if field in ("nodes", "ttl_hours") else str(value)
+                values[field] = _number(field, value) if field in (*_WHOLE, "ttl_hours") else str(value)
+        if {"instance_type", "capacity", "nodes", "efa"} & set(values):
+            values.setdefault("alternatives", "")  # the default's belong to the default's type
         return replace(self, **values)  # type: ignore[arg-type]  # __post_init__ checks every value
+
+
+_WHOLE = ("nodes", "storage_gib")
 
 
 def _number(field: str, value: object) -> int | float:
     try:
-        return int(str(value)) if field == "nodes" else float(str(value))
+        return int(str(value)) if field in _WHOLE else float(str(value))
     except ValueError:
         raise ValueError(f"{field}={value!r} is not a number: write for example {field}=2") from None
 
@@ -147,7 +224,8 @@ LABS: dict[int, Lab] = {
             workloads=(_COLLECTIVES, _DDP)),
         Lab(number=3, title="Two nodes, one cluster", nodes=2, instance_type="g6.12xlarge", storage="scratch",
             workloads=(_COLLECTIVES, _DDP, _GEMM)),
-        Lab(number=4, title="Performance, on spot", instance_type="g6e.12xlarge", capacity="spot", storage="scratch",
+        Lab(number=4, title="Performance, on spot", instance_type="g6e.12xlarge", capacity="spot",
+            alternatives="g6.12xlarge", storage="scratch",
             workloads=(_GEMM, _GENERATE, _DDP)),
     )
 }  # fmt: skip

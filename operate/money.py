@@ -14,6 +14,7 @@ from rich.table import Table
 from guard.inventory import Item
 from labs.catalog import Lab
 from labs.instances import instance_types, price_source
+from labs.storage import SIZES
 
 HOURS_PER_MONTH = 730.0
 """AWS bills a month of storage as 730 hours: https://calculator.aws."""
@@ -32,10 +33,6 @@ VOLUME_USD = {"gp3": 0.08, "gp2": 0.10, "st1": 0.045, "sc1": 0.015, "standard": 
 FILE_SYSTEM_USD = {"SCRATCH_2": 0.14, "PERSISTENT_2-125": 0.145, "PERSISTENT_2-250": 0.21, "PERSISTENT_2-500": 0.34,
                    "PERSISTENT_2-1000": 0.60}  # fmt: skip
 """A GB-month of FSx for Lustre on SSD, by deployment type and MB/s per TiB."""
-STORAGE_GIB = {"none": ("", 0), "scratch": ("SCRATCH_2", 1200), "persistent-125": ("PERSISTENT_2-125", 1200),
-               "persistent-250": ("PERSISTENT_2-250", 1200), "persistent-500": ("PERSISTENT_2-500", 1200),
-               "persistent-1000": ("PERSISTENT_2-1000", 1200), "efa": ("PERSISTENT_2-1000", 4800)}  # fmt: skip
-"""What a lab's `storage` means here: row of `FILE_SYSTEM_USD`, GiB."""
 FREE = ("stack", "vpc", "subnet", "security-group", "route-table", "internet-gateway", "network-acl",
         "placement-group", "launch-template", "spot-instance-request", "fleet", "image")  # fmt: skip
 """Kinds that do not bill themselves; a fleet's instances and an image's snapshots do, and are found apart."""
@@ -105,7 +102,7 @@ def cost_of(lab: Lab, *, region: str = REGION) -> Cost:
         notes.append("the reservation bills the nodes' price whether they run or not")
     if nodes is None and not lab.capacity.startswith("block:"):
         source = f"not sold on demand in {REGION}, says {source}"
-    row, gib = STORAGE_GIB[lab.storage]
+    gib = lab.capacity_gib
     lines = [
         Line(what=f"{lab.nodes} × {lab.instance_type}, {lab.capacity}", source=source,
              usd_per_hour=None if nodes is None else nodes * lab.nodes),
@@ -114,6 +111,8 @@ def cost_of(lab: Lab, *, region: str = REGION) -> Cost:
         Line(what=f"{lab.nodes} × public IPv4 address", source=_VPC, usd_per_hour=lab.nodes * ADDRESS_USD),
     ]  # fmt: skip
     if gib:
+        size = SIZES[lab.storage]
+        row = f"{size.deployment}-{size.mbps_per_tib}" if size.mbps_per_tib else size.deployment
         usd = _monthly(gib, FILE_SYSTEM_USD[row])
         lines.append(Line(what=f"FSx for Lustre, {gib} GiB, {lab.storage}", usd_per_hour=usd, source=_FSX))
     return Cost(lines=tuple(lines), notes=(*notes, *region_note(region)))

@@ -7,7 +7,7 @@ from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
 from labs.catalog import Lab
-from stacks.interfaces import layout
+from labs.interfaces import layout
 
 
 def is_spot(lab: Lab) -> bool:

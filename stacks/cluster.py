@@ -6,10 +6,10 @@ from constructs import Construct, IDependable
 
 from labs import names
 from labs.catalog import Lab
+from labs.interfaces import Interface, layout
 from stacks import capacity
 from stacks.acknowledged import NODE, acknowledge
 from stacks.boot import UserData
-from stacks.interfaces import Interface, layout
 from stacks.network import Network
 
 _GPU_IMAGE = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"

@@ -5,12 +5,13 @@ from constructs import Construct
 
 from labs import names
 from labs.catalog import Lab
+from labs.storage import SIZES
 from stacks import capacity
 from stacks.boot import user_data
 from stacks.cluster import Cluster, tags
 from stacks.guard import GuardStack
 from stacks.network import Network
-from stacks.storage import SIZES, Storage
+from stacks.storage import Storage
 
 
 class LabStack(Stack):
@@ -33,7 +34,10 @@ class LabStack(Stack):
         )
         self.add_stack_dependency(guard)
         network = Network(self, "Network", zone=lab.zone)
-        storage = None if lab.storage == "none" else Storage(self, "Storage", network=network, size=SIZES[lab.storage])
+        storage = None
+        if lab.storage != "none":
+            size = SIZES[lab.storage]
+            storage = Storage(self, "Storage", network=network, size=size, capacity_gib=lab.capacity_gib)
         cluster = Cluster(
             self,
             "Cluster",

@@ -1,6 +1,5 @@
 """FSx for Lustre beside the nodes, with its own security group; it is deleted with the lab."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from aws_cdk import RemovalPolicy
@@ -8,6 +7,7 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_fsx as fsx
 from constructs import Construct
 
+from labs.storage import Size
 from stacks.network import Network
 
 VERSION = "2.15"
@@ -20,36 +20,10 @@ _PORTS: tuple[dict[str, Any], ...] = (
 _ALL: tuple[dict[str, Any], ...] = ({"ip_protocol": "-1"},)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """What one value of `-c storage=` means."""
-
-    deployment: str
-    """DeploymentType."""
-    capacity_gib: int
-    """The smallest that AWS sells of it."""
-    mbps_per_tib: int | None
-    """PerUnitStorageThroughput; None for scratch, where it is fixed at 200."""
-    efa: bool = False
-    """Whether clients reach it over EFA."""
-
-
-SIZES: dict[str, Size] = {
-    "scratch": Size(deployment="SCRATCH_2", capacity_gib=1200, mbps_per_tib=None),
-    "persistent-125": Size(deployment="PERSISTENT_2", capacity_gib=1200, mbps_per_tib=125),
-    "persistent-250": Size(deployment="PERSISTENT_2", capacity_gib=1200, mbps_per_tib=250),
-    "persistent-500": Size(deployment="PERSISTENT_2", capacity_gib=1200, mbps_per_tib=500),
-    "persistent-1000": Size(deployment="PERSISTENT_2", capacity_gib=1200, mbps_per_tib=1000),
-    "efa": Size(deployment="PERSISTENT_2", capacity_gib=4800, mbps_per_tib=1000, efa=True),
-}
-"""By `labs.catalog.STORAGE`, without "none". Capacity steps:
-https://docs.aws.amazon.com/fsx/latest/LustreGuide/increase-storage-capacity.html"""
-
-
 class Storage(Construct):
     """One Lustre file system of the given size, reachable from the lab's nodes only."""
 
-    def __init__(self, scope: Construct, id: str, *, network: Network, size: Size) -> None:
+    def __init__(self, scope: Construct, id: str, *, network: Network, size: Size, capacity_gib: int) -> None:
         super().__init__(scope, id)
         # With EFA the whole group must be open to itself and to its clients, or the creation fails.
         ports = _ALL if size.efa else _PORTS
@@ -109,7 +83,7 @@ class Storage(Construct):
             file_system_type="LUSTRE",
             file_system_type_version=VERSION,
             storage_type="SSD",
-            storage_capacity=size.capacity_gib,
+            storage_capacity=capacity_gib,
             subnet_ids=[network.subnet_id],
             security_group_ids=[group.ref],
             lustre_configuration=fsx.CfnFileSystem.LustreConfigurationProperty(

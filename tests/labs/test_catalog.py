@@ -1,10 +1,12 @@
 """The catalogue's policy: what the labs are, what may replace their defaults, and what is refused with which words."""
 
 import importlib.util
+import re
 
 import pytest
 
-from labs.catalog import LABS, STORAGE, find_lab
+from labs.catalog import LABS, find_lab
+from labs.storage import STORAGE
 
 
 def test_the_labs_are_numbered_from_0_to_4_and_their_stacks_after_them() -> None:
@@ -87,7 +89,7 @@ def test_storages(storage: str) -> None:
         ("owner", "a b", "owner='a b' is not allowed"),
         ("name", "Alice", "name='Alice': write 1 to 20 characters"),
         ("instance_type", "g6", "instance_type='g6' is not an EC2 type: write FAMILY.SIZE"),
-        ("workloads", "gemm", "field='workloads' is not allowed: write capacity, efa, instance_type, name"),
+        ("workloads", "gemm", "field='workloads' is not allowed: write access, alternatives, capacity, data, efa"),
         ("node", "2", "field='node' is not allowed"),
     ],
 )
@@ -109,3 +111,47 @@ def test_a_lab_is_found_by_number_or_text(number: object) -> None:
 def test_an_unknown_lab_is_refused_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"^lab='9' does not exist: write one of 0 \(First light: .*4 \(Performance"):
         find_lab("9")
+
+
+def test_a_lab_has_the_smallest_file_system_unless_it_asks_for_more() -> None:
+    assert (LABS[3].capacity_gib, LABS[2].capacity_gib) == (1200, 0)
+    assert LABS[3].override(storage_gib="4800").capacity_gib == 4800
+    assert LABS[3].override(storage="efa").capacity_gib == 4800
+
+
+def test_public_addresses_where_ec2_can_give_them_and_an_endpoint_where_not() -> None:
+    many = {"instance_type": "p5.48xlarge"}
+    assert LABS[3].way == "address"
+    assert LABS[3].override(**many, nodes=4).way == "elastic"
+    assert LABS[3].override(**many, nodes=5).way == "endpoint"
+    assert LABS[3].override(**many, capacity="spot").way == "endpoint"
+    assert LABS[0].override(access="eice").way == "endpoint"
+    assert LABS[0].override(access="ssm").way == "session"
+
+
+def test_another_type_or_capacity_does_not_keep_the_defaults_alternatives() -> None:
+    assert LABS[4].types == ("g6e.12xlarge", "g6.12xlarge")
+    assert LABS[4].override(instance_type="t3.medium").types == ("t3.medium",)
+    assert LABS[4].override(capacity="on-demand").types == ("g6e.12xlarge",)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"storage_gib": "1300"}, "storage_gib=1300 is not sold: write 1200 or 2400"),
+        ({"storage": "efa", "storage_gib": "1200"}, "storage_gib=1200 is not sold: write 4800"),
+        ({"storage": "none", "data": "results"}, "data='results' is not allowed: write it with storage=scratch"),
+        ({"data": "s3:/bucket"}, "data='s3:/bucket' is not allowed: write s3://BUCKET/PREFIX | results"),
+        ({"capacity": "spot", "alternatives": "g5.xlarge"}, "write types with the GPUs, NVMe and interfaces of g6.12x"),
+        ({"alternatives": "g5.12xlarge"}, "alternatives='g5.12xlarge' is not allowed: write it with capacity=spot"),
+        (
+            {"access": "public", "instance_type": "p5.48xlarge", "nodes": 5},
+            "access='public' is not allowed: write",
+        ),
+        ({"image": "ubuntu"}, "image='ubuntu' is not allowed: write ami-0123456789abcdef0 | baked"),
+        ({"group": "mine"}, "group='mine' is not allowed: write it with capacity=reservation:cr-"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_what_to_write(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        LABS[3].override(**given)

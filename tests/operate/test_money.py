@@ -7,9 +7,8 @@ from rich.console import Console
 
 from guard.inventory import KINDS
 from guard.order import RANKS
-from labs.catalog import LABS, STORAGE, find_lab
-from operate.money import FREE, STORAGE_GIB, cost_of, dollars, price_of, so_far, total
-from stacks.storage import SIZES
+from labs.catalog import LABS, find_lab
+from operate.money import FREE, cost_of, dollars, price_of, so_far, total
 from tests.operate.ended_lab import item
 
 
@@ -31,14 +30,6 @@ def test_every_line_says_where_its_price_comes_from() -> None:
 
 def test_a_lab_without_storage_has_no_line_for_it() -> None:
     assert len(cost_of(LABS[3].override(storage="none")).lines) == 3
-
-
-@pytest.mark.parametrize("storage", STORAGE)
-def test_the_file_system_is_as_large_as_the_one_that_the_stack_makes(storage: str) -> None:
-    row, gib = STORAGE_GIB[storage]
-    size = SIZES.get(storage)
-    assert gib == (size.capacity_gib if size else 0)
-    assert row == ("" if not size else size.deployment + (f"-{size.mbps_per_tib}" if size.mbps_per_tib else ""))
 
 
 def test_a_price_that_is_not_known_makes_the_sum_unknown_and_says_why() -> None:

@@ -3,8 +3,7 @@
 import pytest
 
 from labs import names
-from labs.catalog import LABS, STORAGE
-from stacks.storage import SIZES
+from labs.catalog import LABS
 from tests.stacks.synthesis import Synthesis, launch_data, of_type, synthesise
 
 
@@ -118,10 +117,6 @@ def test_cpu_types_boot_plain_ubuntu_and_gpu_types_the_driver_image(matrix: Synt
                 "resolve:ssm:/aws/service/deeplearning/" if lab.instance.gpus else "resolve:ssm:/aws/service/canonical/"
             )
             assert data["ImageId"].startswith(wanted), title
-
-
-def test_there_is_a_size_for_every_storage() -> None:
-    assert {"none", *SIZES} == set(STORAGE)
 
 
 def test_scratch_is_fixed_in_throughput_and_persistent_is_not(plain: Synthesis) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from labs.instances import InstanceType, instance_type, instance_types
-from stacks.interfaces import Interface, layout, types_with_efa
+from labs.interfaces import Interface, layout, types_with_efa
 
 EVERY = [(kind, efas) for kind in instance_types().values() for efas in range(kind.efas + 1)]
 IDS = [f"{kind.name}-{efas}" for kind, efas in EVERY]

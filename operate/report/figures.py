@@ -1,18 +1,62 @@
-"""Which figures a workload's records are worth."""
+"""Which figures a workload's records are worth. Each is drawn once: a run's report is written after the run, by
+`fab report` and again with the receipt, and drawing is most of its time."""
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from labs.results import Record
 from operate.report.allreduce import allreduce
 from operate.report.folder import Part
 from operate.report.generation import generation
 from operate.report.roofline import roofline
 from operate.report.training import training
 
-_FIGURES = {"gemm": roofline, "generate": generation, "ddp": training, "collectives": allreduce}
+_FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
+    "gemm": roofline,
+    "generate": generation,
+    "ddp": training,
+    "collectives": allreduce,
+}
 
 
-def figures(part: Part) -> Iterable[Element]:
-    """The figures of this workload; none for a workload that has none of its own, or has no record."""
+def figures(part: Part, folder: Path) -> tuple[Element, ...]:
+    """The figures of this workload; none for a workload that has none of its own, or has no record.
+
+    `folder` keeps what was drawn; the same records, drawn by the same code, are read from there.
+    """
     draw = _FIGURES.get(part.name)
-    return draw(part.records) if draw and part.records else ()
+    if draw is None or not part.records:
+        return ()
+    path = folder / f"{part.name}-{_digest(part.records)}.html"
+    if path.exists():
+        return tuple(ElementTree.fromstring(path.read_text(encoding="utf-8")))
+    drawn = tuple(draw(part.records))
+    root = Element("div")
+    root.extend(drawn)
+    folder.mkdir(exist_ok=True)
+    for stale in folder.glob(f"{part.name}-*"):
+        stale.unlink()
+    partial = path.with_suffix(".partial")
+    partial.write_text(ElementTree.tostring(root, encoding="unicode"), encoding="utf-8")
+    partial.replace(path)
+    return drawn
+
+
+def _digest(records: Sequence[Record]) -> str:
+    data = json.dumps([asdict(record) for record in records], sort_keys=True)
+    return hashlib.sha256(f"{data}{_code()}".encode()).hexdigest()[:16]
+
+
+@cache
+def _code() -> str:
+    """Everything but the records that a drawing depends on."""
+    sources = {path.name: path for path in files("operate.report").iterdir() if path.name.endswith(".py")}
+    return version("matplotlib") + "".join(sources[name].read_text(encoding="utf-8") for name in sorted(sources))

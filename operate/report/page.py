@@ -43,7 +43,8 @@ def _page(run: Run) -> Element:
         el("link", rel="icon", href="data:,"),
         style,
     )
-    main = el("main", *_complaints(run), *(section(part) for part in run.parts), _nothing(run), receipt_section(run))
+    sections = (section(part, run.folder / "figures") for part in run.parts)
+    main = el("main", *_complaints(run), *sections, _nothing(run), receipt_section(run))
     return el("html", head, el("body", _header(run), main, _footer(run)), lang="en")
 
 

@@ -1,6 +1,7 @@
 """One workload's part of the page: the physics, the prediction, the measurement, what stands between them."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from labs.results import Measurement, Record
@@ -14,8 +15,8 @@ from operate.report.rows import rows_table
 Row = tuple[Record, Measurement]
 
 
-def section(part: Part) -> Element:
-    """The workload's section, complete; a failed one says so first."""
+def section(part: Part, drawn: Path) -> Element:
+    """The workload's section, complete; a failed one says so first. `drawn` is the folder that keeps its figures."""
     lesson = LESSONS.get(part.name)
     rows = [(record, row) for record in part.records for row in record.measurements]
     title = el("h2", lesson.title if lesson else part.name, el("code", part.name) if lesson else None)
@@ -27,7 +28,7 @@ def section(part: Part) -> Element:
         _suspects(part),
         el("p", lesson.physics, class_="physics") if lesson else None,
         _pair(rows) if rows else None,
-        *figures(part),
+        *figures(part, drawn),
         rows_table(part) if rows else None,
         _notes(part.records),
         el("p", el("strong", "What to look for. "), lesson.look, class_="look") if lesson and rows else None,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -118,6 +119,23 @@ def test_the_same_folder_gives_the_same_bytes(whole: Path) -> None:
     first = (whole / "report.html").read_bytes()
     assert write_report(whole).read_bytes() == first
     assert not list(whole.glob("*.partial"))
+
+
+def test_figures_are_drawn_once_and_anew_for_other_records(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = page(whole)
+    whole = shutil.copytree(whole, tmp_path / whole.name)
+    drawn = sorted((whole / "figures").iterdir())
+    assert [path.name.partition("-")[0] for path in drawn] == ["collectives", "ddp", "gemm", "generate"]
+    monkeypatch.setattr("operate.report.canvas._drawing", lambda *_: pytest.fail("drawn again"))
+    assert page(whole) == first
+    monkeypatch.undo()
+    record = next((whole / "records").glob("gemm.*"))
+    record.write_text(record.read_text().replace('"value": ', '"value": 1'))
+    page(whole)
+    now = sorted((whole / "figures").iterdir())
+    assert (len(now), len(set(now) - set(drawn))) == (len(drawn), 1)
 
 
 def test_a_failed_workload_comes_first_in_verdict_and_shows_the_end_of_its_log(tmp_path: Path) -> None:

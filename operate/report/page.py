@@ -100,13 +100,14 @@ def _facts(run: Run) -> list[tuple[str, str, str]]:
     devices = sorted({record.machine.device for record in run.records})
     count = len(nodes) or max((record.nodes for record in run.records), default=0)
     when, took = _when(facts)
-    price, cost = facts.get("usd_per_hour"), facts.get("usd")
+    price, cost, endpoint = facts.get("usd_per_hour"), facts.get("usd"), facts.get("endpoint")
+    billed = f"what AWS would ask: it ran on {endpoint}, and nobody billed it" if endpoint else "machines only"
     return [
         ("Run", run.name, str(facts.get("stack") or facts.get("target") or "")),
         ("When", when, took),
         ("Machine" if count < 2 else "Machines", _machines(count, kinds), "; ".join(devices)),
         ("Price", "unknown" if price is None else f"{dollars(price)} an hour", _each(price, count)),
-        ("Cost of the run", "unknown" if cost is None else dollars(cost), "machines only" if cost else ""),
+        ("Cost of the run", "unknown" if cost is None else dollars(cost), billed if cost else ""),
         ("Commit", str(facts.get("commit") or "unknown")[:12], ""),
     ]
 

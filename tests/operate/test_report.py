@@ -85,6 +85,14 @@ def test_the_page_says_what_ran_where_when_and_for_how_much(html: str) -> None:
         assert said in text
 
 
+def test_a_run_on_an_endpoint_of_ones_own_is_not_said_to_have_cost_money(whole: Path, tmp_path: Path) -> None:
+    assert "nobody billed it" not in words(page(whole))
+    folder = shutil.copytree(whole, tmp_path / whole.name)
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(facts | {"endpoint": "http://localhost:5000"}))
+    assert "what AWS would ask: it ran on http://localhost:5000, and nobody billed it" in words(page(folder))
+
+
 def test_a_workload_shows_prediction_then_measurement_then_every_row(html: str) -> None:
     text = words(html)
     at = text.index("Matrix multiplication")

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from invoke import Collection, Context
 
+from labs.prices import cost_of, dollars
 from operate import choice, execution, listing, openssh
 from operate.account import Account
 from operate.deadline import extend_deadline, read_deadline
@@ -18,7 +19,7 @@ from operate.ending import show_outcome, show_report
 from operate.farewell import end_lab, leftover
 from operate.launch import job
 from operate.logs import show_logs
-from operate.money import cost_of, dollars
+from operate.money import table
 from operate.problem import Problem
 from operate.screen import Screen
 from operate.sweep import sweep
@@ -191,7 +192,7 @@ def cost(c: Context, lab: str = "", context: str = "", json: bool = False) -> No
     if json:
         print(document.dumps({**estimate.as_json(), "ttl_hours": chosen.ttl_hours, "usd": whole}, indent=1))
         return
-    screen.console.print(estimate.table())
+    screen.console.print(table(estimate, chosen.ttl_hours))
     screen.note(f"{dollars(whole)} for {chosen.ttl_hours:g} h, when the guard ends {chosen.stack}")
 
 

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from operate.money import dollars
+from labs.prices import dollars
 from operate.sweep import Found, Sweep
 
 SCHEMA = 1

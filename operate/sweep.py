@@ -14,8 +14,9 @@ from rich.table import Table
 
 from guard.inventory import Call, Inventory, Item, look
 from labs.names import GUARD_STACK, TAG_LAB, Output
+from labs.prices import dollars, total
 from operate.account import Account
-from operate.money import dollars, price_of, region_note, total
+from operate.money import price_of, region_note
 from operate.stack import find_stack
 
 

@@ -10,8 +10,9 @@ from datetime import datetime
 from guard.inventory import Inventory, iso
 from guard.removal import Step, step
 from guard.tick import ttl_hours
+from labs.prices import total
 from operate.account import Account
-from operate.money import so_far, total
+from operate.money import so_far
 from operate.receipt import Receipt
 from operate.sweep import Sweep, priced, sweep, swept
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from labs.catalog import LABS
-from operate.money import cost_of
+from labs.prices import cost_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -162,6 +162,8 @@ class Worker:
         held = self.stack.resources[name]
         if attribute not in _handler(held.type).attributes:
             raise TemplateError(f"{held.type}: attribute {attribute} (Fn::GetAtt of {name}) is not rehearsed")
+        if attribute in _handler(held.type).fresh:
+            held.attributes = _handler(held.type).read(self._call(held), held.physical_id, held.properties)
         return held.attributes[attribute]
 
     def _call(self, item: StackResource) -> Call:

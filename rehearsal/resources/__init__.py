@@ -2,11 +2,22 @@
 
 from collections.abc import Mapping
 
-from rehearsal.resources import admission, compute, guard, identity, network, storage
+from rehearsal.resources import (
+    address,
+    admission,
+    compute,
+    endpoint,
+    guard,
+    identity,
+    ipv6,
+    network,
+    storage,
+    topic,
+)
 from rehearsal.resources.handler import Handler
 
 HANDLERS: Mapping[str, Handler] = {
     handler.type: handler()
-    for module in (network, admission, compute, storage, identity, guard)
+    for module in (network, ipv6, endpoint, admission, address, compute, storage, identity, guard, topic)
     for handler in module.HANDLERS
 }

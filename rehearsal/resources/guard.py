@@ -1,4 +1,4 @@
-"""What watches over a lab: functions, schedules, log groups, parameters, topics."""
+"""What watches over a lab: functions, schedules, log groups, parameters."""
 
 import io
 import zipfile
@@ -186,35 +186,6 @@ class Parameter(Handler):
         call.remove("ssm", "delete_parameter", Name=physical_id)
 
 
-class Topic(Handler):
-    type = "AWS::SNS::Topic"
-    replaces = ("TopicName",)
-    updates = ("DisplayName",)
-    fixed = ("Subscription", "Tags")
-    attributes = ("TopicArn", "TopicName")
-    named_by = "TopicName"
-
-    def create(self, call: Call, given: Given) -> str:
-        attributes = {"DisplayName": given["DisplayName"]} if "DisplayName" in given else None
-        answer = call.api("sns", "create_topic", Name=given.get("TopicName") or call.name(256, False),
-                          Attributes=attributes, Tags=given.get("Tags") or None)  # fmt: skip
-        return str(answer["TopicArn"])
-
-    def complete(self, call: Call, physical_id: str, given: Given) -> None:
-        for wanted in given.get("Subscription") or ():
-            call.api("sns", "subscribe", TopicArn=physical_id, **wanted)
-
-    def read(self, call: Call, physical_id: str, given: Given) -> dict[str, Any]:
-        return {"TopicArn": physical_id, "TopicName": physical_id.rsplit(":", 1)[1]}
-
-    def update(self, call: Call, physical_id: str, old: Given, new: Given) -> None:
-        call.api("sns", "set_topic_attributes", TopicArn=physical_id, AttributeName="DisplayName",
-                 AttributeValue=new.get("DisplayName", ""))  # fmt: skip
-
-    def delete(self, call: Call, physical_id: str, given: Given) -> None:
-        call.remove("sns", "delete_topic", TopicArn=physical_id)
-
-
 class Metadata(Handler):
     """CDK's note about the constructs in use: nothing stands behind it."""
 
@@ -235,4 +206,4 @@ def _tag_map(given: Given) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in given.get("Tags") or ()}
 
 
-HANDLERS = (Function, Permission, Schedule, LogGroup, Parameter, Topic, Metadata)
+HANDLERS = (Function, Permission, Schedule, LogGroup, Parameter, Metadata)

@@ -132,6 +132,8 @@ class Handler:
     """Properties that an account changes in place and the rehearsal does not: a change is refused by name."""
     attributes: ClassVar[tuple[str, ...]] = ()
     """Names that Fn::GetAtt may ask for; `read` returns each."""
+    fresh: ClassVar[tuple[str, ...]] = ()
+    """Attributes that another resource changes afterwards: read anew whenever they are asked for."""
     named_by: ClassVar[str | None] = None
     """Property that names the thing. Where it is given, nothing can be replaced while the old one stands."""
     tags_as_map: ClassVar[bool] = False

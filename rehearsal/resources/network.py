@@ -1,4 +1,4 @@
-"""Network: VPC, subnets, routes, gateways, endpoints, security groups."""
+"""Network: VPC, subnets, routes, gateways."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,8 @@ class Vpc(Handler):
     type = "AWS::EC2::VPC"
     replaces = ("CidrBlock", "InstanceTenancy")
     updates = ("EnableDnsHostnames", "EnableDnsSupport", "Tags")
-    attributes = ("VpcId", "CidrBlock", "DefaultSecurityGroup", "DefaultNetworkAcl")
+    attributes = ("VpcId", "CidrBlock", "DefaultSecurityGroup", "DefaultNetworkAcl", "Ipv6CidrBlocks")
+    fresh = ("Ipv6CidrBlocks",)
 
     def create(self, call: Call, given: Given) -> str:
         answer = call.api("ec2", "create_vpc", CidrBlock=given.get("CidrBlock"),
@@ -30,11 +31,13 @@ class Vpc(Handler):
         groups = call.api("ec2", "describe_security_groups",
                           Filters=[*of_vpc, {"Name": "group-name", "Values": ["default"]}])  # fmt: skip
         acls = call.api("ec2", "describe_network_acls", Filters=[*of_vpc, {"Name": "default", "Values": ["true"]}])
+        ranges = call.api("ec2", "describe_vpcs", VpcIds=[physical_id])["Vpcs"][0].get("Ipv6CidrBlockAssociationSet")
         return {
             "VpcId": physical_id,
             "CidrBlock": given.get("CidrBlock"),
             "DefaultSecurityGroup": groups["SecurityGroups"][0]["GroupId"],
             "DefaultNetworkAcl": acls["NetworkAcls"][0]["NetworkAclId"],
+            "Ipv6CidrBlocks": _ranges(ranges),
         }
 
     def update(self, call: Call, physical_id: str, old: Given, new: Given) -> None:
@@ -48,25 +51,26 @@ class Vpc(Handler):
 class Subnet(Handler):
     type = "AWS::EC2::Subnet"
     replaces = ("VpcId", "CidrBlock", "AvailabilityZone", "AvailabilityZoneId")
-    updates = ("MapPublicIpOnLaunch", "Tags")
-    attributes = ("SubnetId", "VpcId", "CidrBlock", "AvailabilityZone", "AvailabilityZoneId")
+    updates = ("AssignIpv6AddressOnCreation", "MapPublicIpOnLaunch", "Tags")
+    fixed = ("Ipv6CidrBlock",)
+    attributes = ("SubnetId", "VpcId", "CidrBlock", "AvailabilityZone", "AvailabilityZoneId", "Ipv6CidrBlocks")
 
     def create(self, call: Call, given: Given) -> str:
-        given_only = {name: given.get(name) for name in self.replaces}
+        given_only = {name: given.get(name) for name in (*self.replaces, *self.fixed)}
         answer = call.api("ec2", "create_subnet", **given_only, TagSpecifications=tag_specifications("subnet", given))
         return str(answer["Subnet"]["SubnetId"])
 
     def complete(self, call: Call, physical_id: str, given: Given) -> None:
-        if "MapPublicIpOnLaunch" in given:
-            call.api("ec2", "modify_subnet_attribute", SubnetId=physical_id,
-                     MapPublicIpOnLaunch={"Value": given["MapPublicIpOnLaunch"]})  # fmt: skip
+        for name in ("MapPublicIpOnLaunch", "AssignIpv6AddressOnCreation"):
+            if name in given:
+                call.api("ec2", "modify_subnet_attribute", SubnetId=physical_id, **{name: {"Value": given[name]}})
 
     def read(self, call: Call, physical_id: str, given: Given) -> dict[str, Any]:
         subnet = call.api("ec2", "describe_subnets", SubnetIds=[physical_id])["Subnets"][0]
-        return {name: subnet[name] for name in self.attributes}
+        return {**subnet, "Ipv6CidrBlocks": _ranges(subnet.get("Ipv6CidrBlockAssociationSet"))}
 
     def update(self, call: Call, physical_id: str, old: Given, new: Given) -> None:
-        self.complete(call, physical_id, {"MapPublicIpOnLaunch": False, **new})
+        self.complete(call, physical_id, {"MapPublicIpOnLaunch": False, "AssignIpv6AddressOnCreation": False, **new})
         retag(call, physical_id, old, new)
 
     def delete(self, call: Call, physical_id: str, given: Given) -> None:
@@ -112,7 +116,7 @@ class RouteTableAssociation(Handler):
 class Route(Handler):
     type = "AWS::EC2::Route"
     replaces = ("RouteTableId", "DestinationCidrBlock", "DestinationIpv6CidrBlock")
-    updates = ("GatewayId", "NetworkInterfaceId")
+    updates = ("EgressOnlyInternetGatewayId", "GatewayId", "NetworkInterfaceId")
     attributes = ("CidrBlock",)
 
     def create(self, call: Call, given: Given) -> str:
@@ -171,37 +175,8 @@ class GatewayAttachment(Handler):
         call.remove("ec2", "detach_internet_gateway", **given)
 
 
-class VpcEndpoint(Handler):
-    type = "AWS::EC2::VPCEndpoint"
-    replaces = ("ServiceName", "VpcEndpointType", "VpcId")
-    updates = ("RouteTableIds", "Tags")
-    fixed = ("PolicyDocument", "PrivateDnsEnabled", "SecurityGroupIds", "SubnetIds")
-    attributes = ("Id",)
-
-    def create(self, call: Call, given: Given) -> str:
-        wanted = {name: given[name] for name in (*self.replaces, *self.fixed, "RouteTableIds") if name in given}
-        answer = call.api("ec2", "create_vpc_endpoint", **wanted,
-                          TagSpecifications=tag_specifications("vpc-endpoint", given))  # fmt: skip
-        return str(answer["VpcEndpoint"]["VpcEndpointId"])
-
-    def read(self, call: Call, physical_id: str, given: Given) -> dict[str, Any]:
-        return {"Id": physical_id}
-
-    def update(self, call: Call, physical_id: str, old: Given, new: Given) -> None:
-        before, after = list(old.get("RouteTableIds") or ()), list(new.get("RouteTableIds") or ())
-        added = [table for table in after if table not in before] or None
-        removed = [table for table in before if table not in after] or None
-        if added or removed:
-            call.api("ec2", "modify_vpc_endpoint", VpcEndpointId=physical_id,
-                     AddRouteTableIds=added, RemoveRouteTableIds=removed)  # fmt: skip
-        retag(call, physical_id, old, new)
-
-    def delete(self, call: Call, physical_id: str, given: Given) -> None:
-        call.remove("ec2", "delete_vpc_endpoints", VpcEndpointIds=[physical_id])
-        call.wait_gone("deletion of the endpoint", lambda: all(
-            endpoint["State"] == "deleted" for endpoint in
-            call.api("ec2", "describe_vpc_endpoints", VpcEndpointIds=[physical_id])["VpcEndpoints"]
-        ))  # fmt: skip
+def _ranges(associations: list[dict[str, Any]] | None) -> list[str]:
+    return [row["Ipv6CidrBlock"] for row in associations or () if row["Ipv6CidrBlockState"]["State"] == "associated"]
 
 
-HANDLERS = (Vpc, Subnet, RouteTable, RouteTableAssociation, Route, InternetGateway, GatewayAttachment, VpcEndpoint)
+HANDLERS = (Vpc, Subnet, RouteTable, RouteTableAssociation, Route, InternetGateway, GatewayAttachment)

@@ -43,12 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
     keeper = Keeper.fork()
 
     gc.disable()  # moto's large tables hold no cycles: looking for some while they load doubles the time
-    from rehearsal.world import World  # late: the keeper is forked from a small process that has one thread
+    from rehearsal.world import WHO, World  # late: the keeper is forked from a small process that has one thread
 
-    access_key = "AKIA" + "".join(secrets.choice(_ALPHABET) for _ in range(16))
+    keys = {who: "AKIA" + "".join(secrets.choice(_ALPHABET) for _ in range(16)) for who in WHO}
     world = World(
         name=options.name, state=state, seed=options.seed, port=options.port, keeper=keeper, sshd=sshd,
-        key=access_key, secret=secrets.token_urlsafe(30),
+        keys=keys, secret=secrets.token_urlsafe(30),
     )  # fmt: skip
     gc.freeze()
     gc.enable()

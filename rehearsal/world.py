@@ -12,7 +12,8 @@ from typing import Any
 
 import boto3
 
-from rehearsal import account, clock, processes
+from rehearsal import account, clock, processes, requests
+from rehearsal.calls import Calls
 from rehearsal.errors import AwsError, NotRehearsed
 from rehearsal.faults import Faults
 from rehearsal.keeper import Keeper
@@ -22,26 +23,39 @@ from rehearsal.settings import REGION
 StartResponse = Callable[..., Any]
 Environ = dict[str, Any]
 _NOTICE_S = 120.0
+WHO = ("operator", "guard", "node", "cloudformation", "aws")
+"""Who may ask, each with a key of its own; "aws" is the provider itself, whose doings are no requests."""
 
 
 class World:
     """A running rehearsal."""
 
     def __init__(
-        self, *, name: str, state: Path, seed: int, port: int, keeper: Keeper, sshd: str, key: str, secret: str
+        self,
+        *,
+        name: str,
+        state: Path,
+        seed: int,
+        port: int,
+        keeper: Keeper,
+        sshd: str,
+        keys: dict[str, str],
+        secret: str,
     ) -> None:
         self.name = name
         self.state = state
         self.seed = seed
         self._keeper = keeper
-        self._key = key
+        self._keys = keys
+        self._who = {key: who for who, key in keys.items()}
         self._secret = secret
+        self._calls = Calls(state / "logs" / "calls.jsonl")
         record(state, os.getpid(), "server")
         record(state, keeper.pid, "keeper")
         self._server = _bind(port, self)
         self.endpoint = f"http://localhost:{self._server.server_address[1]}"
         # The server's own boto3 calls, and what it starts, reach this account and no other.
-        os.environ.update(self.environment())
+        os.environ.update(self._environment("cloudformation"))
         self._load(sshd)
 
     def _load(self, sshd: str) -> None:
@@ -61,7 +75,7 @@ class World:
         self.faults = Faults()
         self.nodes = Nodes(state=self.state, keeper=self._keeper, sshd=sshd)
         self.machines = Machines(
-            nodes=self.nodes, shared=self.state / "shared", endpoint=self.endpoint, access_key=self._key,
+            nodes=self.nodes, shared=self.state / "shared", endpoint=self.endpoint, access_key=self._keys["node"],
             secret_key=self._secret,
         )  # fmt: skip
         self.imds = Imds(self.machines)
@@ -69,17 +83,17 @@ class World:
         moto.fsx.urls.url_paths["{0}/$"] = fsx.Fsx.dispatch
         for path in moto.scheduler.urls.url_paths:
             moto.scheduler.urls.url_paths[path] = ticks.Scheduler.dispatch
-        self.functions = functions.Functions(state=self.state, environment=self.environment())
+        self.functions = functions.Functions(state=self.state, environment=self._environment("guard"))
         functions.install(self.functions)
         self.ticks = ticks.Ticks(self.functions)
         cloudformation.install(lambda: self.endpoint)
         self._moto = DomainDispatcherApplication(create_backend_app)
 
-    def environment(self) -> dict[str, str]:
+    def _environment(self, who: str) -> dict[str, str]:
         """Environment that reaches this rehearsal and nothing else."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": self._key,
+            "AWS_ACCESS_KEY_ID": self._keys[who],
             "AWS_SECRET_ACCESS_KEY": self._secret,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
@@ -92,7 +106,7 @@ class World:
         """What `server.json` holds."""
         return {
             "name": self.name, "state": str(self.state), "seed": self.seed, "endpoint": self.endpoint,
-            "pid": os.getpid(), "started": processes.started(os.getpid()), "environment": self.environment(),
+            "pid": os.getpid(), "started": processes.started(os.getpid()), "environment": self._environment("operator"),
         }  # fmt: skip
 
     def start(self) -> None:
@@ -106,6 +120,7 @@ class World:
         self.functions.close()
         self.machines.end([node.instance for node in self.nodes.all()])
         self._server.shutdown()
+        self._calls.flush()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """WSGI."""
@@ -123,11 +138,15 @@ class World:
             }
             status, text = self.imds.answer(environ["REQUEST_METHOD"], path.removeprefix("/imds/"), headers)
             return _reply(started, status, text.encode(), "text/plain")
-        if f"Credential={self._key}/" not in self._authorization(environ):
+        request = requests.read(environ)
+        who = self._who.get(request.key)
+        if who is None:
             refusal = AwsError("InvalidClientTokenId", "The security token included in the request is invalid.")
             return _refuse(started, environ, 403, refusal)
         if path.startswith("/rehearsal/"):
             return self._control(started, path.removeprefix("/rehearsal/"), environ)
+        if who != "aws":
+            self._calls.add(request, who)
         try:
             answer: Iterable[bytes] = self._moto(environ, started)
             return answer
@@ -135,10 +154,6 @@ class World:
             traceback.print_exc()
             what = f"{environ['REQUEST_METHOD']} {path} ({type(error).__name__}: {error})"
             return _refuse(started, environ, 400, NotRehearsed(what))
-
-    def _authorization(self, environ: Environ) -> str:
-        query = environ.get("QUERY_STRING", "").replace("X-Amz-Credential=", "Credential=").replace("%2F", "/")
-        return f"{environ.get('HTTP_AUTHORIZATION', '')} {query}"
 
     def _control(self, start: StartResponse, verb: str, environ: Environ) -> Iterable[bytes]:
         length = int(environ.get("CONTENT_LENGTH") or 0)
@@ -158,6 +173,7 @@ class World:
             self.faults.limit(given.get("instance_type", ""), given.get("zone", ""), int(given["left"]))
         elif verb != "status":
             raise ValueError(f"unknown control route {verb!r}")
+        self._calls.flush()
         nodes = [
             {"instance": node.instance, "address": node.address, "port": node.port, "open": node.admitted}
             for node in self.nodes.all()

@@ -20,6 +20,8 @@ from operate.farewell import end_lab, leftover
 from operate.launch import job
 from operate.logs import show_logs
 from operate.money import table
+from operate.preflight import preflight as check_lab
+from operate.preflight import show_preflight
 from operate.problem import Problem
 from operate.screen import Screen
 from operate.sweep import sweep
@@ -184,6 +186,13 @@ def get(c: Context, source: str, lab: str = "", name: str = "", node: str = "", 
 
 
 @verb
+def preflight(c: Context, lab: str = "", name: str = "", context: str = "", json: bool = False) -> None:
+    """Say in seconds whether a lab would come up: quotas, zones, reservation, image, tools. Makes nothing."""
+    chosen = choice.override(choice.choose_lab(lab, name), context)
+    show_preflight(check_lab(Account(), chosen), Screen(json=json), json=json)
+
+
+@verb
 def cost(c: Context, lab: str = "", context: str = "", json: bool = False) -> None:
     """Itemise what a lab costs an hour and for its time to live, before anything is deployed; needs no account."""
     chosen = choice.override(choice.choose_lab(lab, ""), context)
@@ -318,7 +327,7 @@ def rehearsal_fault(
 
 
 namespace = Collection(
-    nodes, run_lab, run, logs, attach, stop, ssh, tunnel, put, get, cost, extend, teardown, audit, report
+    preflight, nodes, run_lab, run, logs, attach, stop, ssh, tunnel, put, get, cost, extend, teardown, audit, report
 )
 namespace.add_collection(
     Collection(

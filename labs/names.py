@@ -30,6 +30,11 @@ DEADLINE_PARAMETER = "/rooflab/deadline/{stack}"
 
 IMAGE_PARAMETER = "/rooflab/image/{kind}"
 """SSM parameter that `fab bake` writes: the id of the image for `-c image=baked`; kind is "gpu" or "cpu"."""
+PUBLIC_IMAGES = {
+    "gpu": "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id",
+    "cpu": "/aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id",
+}
+"""SSM parameters of AWS's and Canonical's own that name the newest image, by the same kind."""
 
 NODE_ENV_FILE = "~/.rooflab/env.sh"
 """Written on a node by its user data; every command that Rooflab runs there sources it, if it exists."""

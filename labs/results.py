@@ -47,6 +47,11 @@ class Measurement:
     """Price of one unit of work, with `work_unit`; None where the machine's price is not known."""
     work_unit: str = ""
     """For example "million tokens", "PFLOP"."""
+    others: tuple[Roof, ...] = ()
+    """Further limits worth seeing beside `roof`: the peak at the clock that was measured, a measured ceiling."""
+    limit: Roof | None = None
+    """What physics allows at most, where that is more than `roof`: a datasheet may state a peak below the top clock.
+    None: `roof` is the most."""
     checked: str = ""
     """How the result itself was verified, for example "max |error| 2e-3 against float64"."""
 
@@ -56,14 +61,17 @@ class Measurement:
     @property
     def fraction(self) -> float | None:
         """Share of the roof: value/roof for a rate, roof/value for a time (unit "s"). None without a roof."""
-        if self.roof is None:
-            return None
-        return self.roof.value / self.value if self.unit == "s" else self.value / self.roof.value
+        return None if self.roof is None else self.share_of(self.roof)
+
+    def share_of(self, roof: Roof) -> float:
+        """Share of any limit in this measurement's unit, counted as `fraction` is."""
+        return roof.value / self.value if self.unit == "s" else self.value / roof.value
 
     @property
     def suspect(self) -> bool:
-        """Over 100 % of a physical roof: a measuring error, not a triumph."""
-        return self.fraction is not None and self.fraction > 1.0
+        """Over 100 % of what is physically possible: a measuring error, not a triumph."""
+        most = self.limit or self.roof
+        return most is not None and self.share_of(most) > 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +163,9 @@ def _measurement(row: dict[str, Any]) -> Measurement:
     known = {item.name for item in fields(Measurement)}
     kept = {name: value for name, value in row.items() if name in known}
     kept["samples_s"] = tuple(kept["samples_s"])
-    kept["roof"] = Roof(**kept["roof"]) if kept["roof"] else None
+    for name in ("roof", "limit"):
+        kept[name] = Roof(**kept[name]) if kept.get(name) else None
+    kept["others"] = tuple(Roof(**other) for other in kept.get("others", ()))
     return Measurement(**kept)
 
 

@@ -64,6 +64,32 @@ def time_bound(device: str, accelerator: Accelerator | None, dtype: str, flops: 
     return inverse(rate_bound(device, accelerator, dtype, flops, moved_bytes), flops)
 
 
+def clock_roof(accelerator: Accelerator | None, dtype: str, flops: float, moved_bytes: float, clock_mhz: float,
+               said: str) -> Roof | None:  # fmt: skip
+    """Most FLOP/s for that work with all SMs at `clock_mhz`; `said` names the clock, as in "measured clock".
+
+    None where the device's work per clock is not known.
+    """
+    peak = accelerator.flops_at(dtype, clock_mhz) if accelerator else None
+    bandwidth = accelerator.bytes_per_s if accelerator else None
+    if peak is None or bandwidth is None:
+        return None
+    most = roofline(peak, bandwidth, intensity(flops, moved_bytes))
+    limit = f"{dtype} at the {said} of {clock_mhz:.0f} MHz" if most == peak else "memory rate × intensity"
+    return Roof(value=most, source=limit)
+
+
+def measured_roof(peak: Roof, memory: Roof, flops: float, moved_bytes: float) -> Roof:
+    """The roofline of two measured ceilings, `peak` in FLOP/s and `memory` in B/s, for that work."""
+    most = roofline(peak.value, memory.value, intensity(flops, moved_bytes))
+    return Roof(value=most, source=peak.source if most == peak.value else f"{memory.source} × intensity")
+
+
+def memory_bound(device: str, accelerator: Accelerator | None) -> Bound:
+    """Most B/s of the device's own memory."""
+    return inverse(memory_time_bound(device, accelerator, 1), 1)
+
+
 def memory_time_bound(device: str, accelerator: Accelerator | None, moved_bytes: float) -> Bound:
     """Fewest seconds to move `moved_bytes`: the floor of a decode step, whatever its arithmetic."""
     if accelerator is None:

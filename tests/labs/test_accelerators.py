@@ -84,3 +84,32 @@ def test_narrower_types_are_never_slower() -> None:
         order = [device.peak_flops(dtype) for dtype in ("tf32", "bf16", "fp8")]
         known = [peak for peak in order if peak is not None]
         assert known == sorted(known), device.name
+
+
+def test_the_top_clock_allows_every_peak_of_the_datasheet_and_little_more() -> None:
+    """Datasheets state tensor peaks at the boost clock or a little below it, never above."""
+    known = [device for device in ACCELERATORS if device.flop_per_clock]
+    assert {device.name for device in known} == {
+        "T4", "V100-16", "V100-32", "A10G", "L4", "L40S", "A100-40", "A100-80", "H100", "H200",
+    }  # fmt: skip
+    for device in known:
+        assert device.top_mhz is not None
+        assert device.flop_per_clock.keys() == device.peak_tflops.keys(), device.name
+        for dtype, tflops in device.peak_tflops.items():
+            most = device.flops_at(dtype, device.top_mhz)
+            assert most is not None
+            assert 0.99 <= most / (tflops * 1e12) < 1.1, (device.name, dtype)
+
+
+def test_an_h200_at_its_top_clock_does_more_than_its_datasheet_says() -> None:
+    device = by_driver_name("NVIDIA H200")
+    assert device is not None
+    assert device.flops_at("bf16", 1980) == pytest.approx(1070.53e12, rel=1e-4)
+    assert device.flops_at("fp8", 1980) == pytest.approx(2141e12, rel=1e-3)
+    assert device.flops_at("fp64", 1980) is None
+
+
+def test_without_work_per_clock_no_peak_is_derived_from_a_clock() -> None:
+    device = by_driver_name("NVIDIA B200")
+    assert device is not None
+    assert device.flops_at("bf16", 1965) is None

@@ -54,6 +54,27 @@ def test_beyond_its_roof_a_measurement_is_suspect() -> None:
     assert not BARE.suspect
 
 
+def test_between_datasheet_and_top_clock_a_measurement_is_fast_and_beyond_it_an_error() -> None:
+    top = Roof(value=130e12, source="bf16 at the top clock")
+    burst = replace(RATE, value=125e12, limit=top)
+    assert burst.fraction == pytest.approx(125 / 121)
+    assert not burst.suspect
+    assert replace(burst, value=131e12).suspect
+    assert replace(BARE, value=1.0, limit=Roof(value=1.5, source="")).suspect
+
+
+def test_other_limits_come_back_from_disk_and_old_records_have_none(tmp_path: Path) -> None:
+    clock = Roof(value=110e12, source="bf16 at the measured clock of 1850 MHz")
+    row = replace(RATE, others=(clock,), limit=Roof(value=130e12, source="top"))
+    assert row.share_of(clock) == pytest.approx(60 / 110)
+    path = replace(RECORD, measurements=(row,)).write(tmp_path)
+    assert read(path).measurements == (row,)
+    document = json.loads(path.read_text())
+    del document["measurements"][0]["others"], document["measurements"][0]["limit"]
+    path.write_text(json.dumps(document))
+    assert read(path).measurements == (replace(row, others=(), limit=None),)
+
+
 @pytest.mark.parametrize("fields", [{"roof": None}, {"no_roof_because": "why"}])
 def test_a_row_has_a_roof_or_the_reason_for_none_and_never_both(fields: dict[str, Any]) -> None:
     with pytest.raises(AssertionError, match="a roof, or the reason for none"):

@@ -11,11 +11,14 @@ from labs.roofs import (
     all_reduce_bound,
     all_reduce_bytes,
     bus_factor,
+    clock_roof,
     compute_bound,
     gemm_bytes,
     gemm_flops,
     intensity,
     inverse,
+    measured_roof,
+    memory_bound,
     memory_time_bound,
     mfu,
     per_unit,
@@ -89,6 +92,28 @@ def test_inverse_turns_a_rate_into_a_time_and_back() -> None:
     assert value(inverse(rate, 121e12)) == pytest.approx(0.25)
     assert value(inverse(inverse(rate, 7.0), 7.0)) == pytest.approx(value(rate))
     assert value(per_unit(rate, 121e12)) == pytest.approx(4)
+
+
+def test_a_clock_gives_the_peak_at_that_clock_and_leaves_the_slope_alone() -> None:
+    square = clock_roof(H200, "bf16", 1e9, 10, 1860, "measured clock")
+    row = clock_roof(H200, "bf16", 10, 10, 1860, "measured clock")
+    assert square is not None
+    assert square.value == pytest.approx(132 * 4096 * 1.86e9)
+    assert square.source == "bf16 at the measured clock of 1860 MHz"
+    assert row == Roof(value=4800e9, source="memory rate × intensity")
+    assert clock_roof(None, "bf16", 1, 1, 1860, "measured clock") is None
+    assert clock_roof(PRO_6000, "bf16", 1, 1, 1860, "measured clock") is None
+
+
+def test_measured_ceilings_make_a_roofline_of_their_own() -> None:
+    peak, memory = Roof(value=200.0, source="gemm"), Roof(value=10.0, source="read")
+    assert measured_roof(peak, memory, 10, 10) == Roof(value=10.0, source="read × intensity")
+    assert measured_roof(peak, memory, 1000, 10) == peak
+
+
+def test_the_memory_rate_is_a_roof_of_its_own() -> None:
+    assert memory_bound("", L4) == Bound(Roof(value=300e9, source=f"memory rate, {L4.source}"))
+    assert memory_bound("CPU", None) == Bound(None, "CPU is not in labs/accelerators.py")
 
 
 UNKNOWN = "AMD EPYC 7R13 is not in labs/accelerators.py"

@@ -134,12 +134,13 @@ class Instances(Orders):
                     f"The instance '{instance.id}' may not be terminated. "
                     "Modify its 'disableApiTermination' instance attribute and try again.",
                 )
-        alive = [instance for instance in instances if instance.state != "terminated"]
-        self.machines.end(instance.id for instance in alive)
-        changes = [_change(instance, "terminated", 48) for instance in instances if instance not in alive]
-        for instance in alive:
+        ended = [instance for instance in instances if instance.state in ("shutting-down", "terminated")]
+        alive = {instance.id: instance for instance in instances if instance not in ended}
+        changes = [_change(instance, instance.state, instance.state_code) for instance in ended]
+        for instance in alive.values():
             changes.append(_change(instance, "shutting-down", 32))
-            self._terminate(instance)
+            instance._state.name, instance._state.code = "shutting-down", 32
+        self.machines.end(alive, gone=lambda id: self._terminate(alive[id]))
         return changes
 
     def _terminate(self, instance: Any) -> None:

@@ -5,13 +5,16 @@ node's init is the ancestor of everything that runs on the node: it answers SSH 
 kills all of it when the server says so or is gone (its end of the socket closes, whatever became of the server).
 """
 
+import contextlib
 import json
 import os
+import select
 import selectors
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,21 +86,31 @@ class Init:
             if problem := self._hear():
                 raise OSError(problem)
 
-    def order_end(self) -> None:
-        """Ask the init to kill everything on the node; `await_end` waits. Two steps: nodes end together."""
+    def drop(self, every: int) -> None:
+        """Drop the connections that stand, and from now on each `every`-th that comes; 0 drops none any more."""
+        with self._lock:
+            self._say({"drop": every})
+            self._hear()
+
+    def order_end(self, grace_s: float = 0.0) -> None:
+        """Ask the init to end everything on the node: SIGTERM, and SIGKILL after `grace_s`.
+
+        `await_end` waits. Two steps: nodes end together. A second order overtakes the first.
+        """
         with self._lock:
             try:
-                self._say({"end": True})
+                self._say({"end": grace_s})
             except OSError:  # the init was killed: `await_end` finds its channel closed
                 return
 
-    def await_end(self) -> None:
-        """Return when everything on the node is dead."""
-        with self._lock:
-            self._channel.settimeout(10)
-            self._hear()
+    def await_end(self, within_s: float = 10.0) -> bool:
+        """Wait until everything on the node is dead; whether it is."""
+        # Without the lock: a second order may come while this waits.
+        ended, _, _ = select.select([self._channel], [], [], within_s)
+        if ended:
             self._reader.close()
             self._channel.close()
+        return bool(ended)
 
     def _say(self, order: Mapping[str, object]) -> None:
         self._channel.sendall(json.dumps(order).encode() + b"\n")
@@ -161,6 +174,10 @@ class _NodeInit:
         self._channel = channel
         self._selector = selectors.DefaultSelector()
         self._listeners: dict[tuple[str, int], socket.socket] = {}
+        self._sessions: set[int] = set()
+        """Pids of the sshd of each connection; some may have ended."""
+        self._every = 0
+        self._came = 0
 
     def run(self) -> None:
         _settle()
@@ -174,13 +191,45 @@ class _NodeInit:
 
     def _obey(self, line: bytes) -> bool:
         # One order is outstanding at a time and is short, so it arrives whole. Nothing arrives: the server is gone.
-        order: dict[str, Any] = json.loads(line) if line else {"end": True}
+        order: dict[str, Any] = json.loads(line) if line else {"end": 0.0}
         if "end" in order:
             self._listen([])
-            processes.end(lambda: processes.descendants([os.getpid()]))
+            self._ask_to_end(order["end"])
+            processes.end(self._living)
             return False
+        if "drop" in order:
+            self._drop(order["drop"])
+            self._channel.sendall(b"\n")
+            return True
         self._channel.sendall(self._listen([(address, port) for address, port in order["listen"]]).encode() + b"\n")
         return True
+
+    def _living(self) -> set[int]:
+        return processes.descendants([os.getpid()])
+
+    def _ask_to_end(self, grace_s: float) -> None:
+        """What an operating system does as it shuts down: SIGTERM to all, and time to heed it.
+
+        The next order, or the server's end, cuts that short.
+        """
+        if grace_s <= 0:
+            return
+        for pid in self._living():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        deadline, pause_s = time.monotonic() + grace_s, 0.005
+        while self._living() and time.monotonic() < deadline:
+            if select.select([self._channel], [], [], pause_s)[0]:
+                return
+            pause_s = min(pause_s * 1.5, 0.1)
+
+    def _drop(self, every: int) -> None:
+        self._every = every
+        living = self._living()
+        for pid in self._sessions & living if every else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # what it started lives on, as on a node whose network fails
+        self._sessions &= living
 
     def _listen(self, addresses: list[tuple[str, int]]) -> str:
         for gone in self._listeners.keys() - set(addresses):
@@ -204,9 +253,14 @@ class _NodeInit:
             connection, _ = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
+        self._came += 1
         with connection:
-            if os.fork() == 0:
+            if self._every and self._came % self._every == 0:
+                return
+            pid = os.fork()
+            if pid == 0:
                 self._become_sshd(connection)
+            self._sessions.add(pid)
 
     def _become_sshd(self, connection: socket.socket) -> None:
         # Python ignores SIGPIPE and the server may have been started with SIGINT ignored: both would be inherited.

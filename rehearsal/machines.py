@@ -4,7 +4,7 @@ import ipaddress
 import re
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ from rehearsal import cloudinit, fsx
 from rehearsal.nodes import Boot, Node, Nodes
 
 _OPERATOR = ipaddress.ip_address("127.0.0.1")
+GRACE_S = 10.0
+"""Longest, in real seconds, that processes may take to heed a SIGTERM when their node is terminated. Debian's and
+Ubuntu's systemd gives them 90: https://www.freedesktop.org/software/systemd/man/latest/systemd-system.conf.html"""
+_AT_ONCE_S = 0.1
 _FILE_SYSTEM = re.compile(r"\bfs-[0-9a-f]{17}\b")
 
 
@@ -29,6 +33,9 @@ class Machines:
         self._secret_key = secret_key
         self._instances: dict[str, Any] = {}
         self._lock = threading.RLock()
+        self._settled = threading.Condition(self._lock)
+        self._ending: dict[str, Callable[[str], None]] = {}
+        """Machines that shut down -> who is told when they have."""
 
     def instance(self, id: str) -> Any | None:
         """moto's record of an instance that has a node."""
@@ -104,7 +111,7 @@ class Machines:
 
     def down(self, ids: Iterable[str]) -> None:
         """Stop machines; their disks stay."""
-        self.nodes.stop(ids, keep_disk=True)
+        self.nodes.stop(ids)
 
     def up(self, id: str) -> None:
         """Start a machine that was stopped."""
@@ -112,13 +119,48 @@ class Machines:
         if node and node.init is None:
             self.nodes.start(node)
 
-    def end(self, ids: Iterable[str]) -> None:
-        """Kill everything on these machines and erase their disks."""
+    def end(self, ids: Iterable[str], gone: Callable[[str], None]) -> None:
+        """Shut machines down: SIGTERM to everything on them, SIGKILL after `GRACE_S`, then their disks are erased.
+
+        `gone` is told of each: before this returns where nothing ran on it, else by a thread, as it ends.
+        """
         ended = list(ids)
         with self._lock:
-            for id in ended:
-                self._instances.pop(id, None)
-            self.nodes.stop(ended, keep_disk=False)
+            self._ending.update(dict.fromkeys(ended, gone))
+        self.nodes.ask_to_end(ended, GRACE_S)
+        slow = [id for id in ended if not self._over(id, _AT_ONCE_S)]
+        if slow:
+            threading.Thread(target=self._see_off, args=[slow], name="shutting down", daemon=True).start()
+
+    def _see_off(self, ids: list[str]) -> None:
+        for id in ids:
+            while not self._over(id, GRACE_S):
+                pass
+
+    def _over(self, id: str, within_s: float) -> bool:
+        """Wait for the end of one machine that shuts down, and see to what is left of it; whether it has ended."""
+        if not self.nodes.ended(id, within_s):
+            return False
+        with self._lock:
+            self._instances.pop(id, None)
+            gone = self._ending.pop(id, None)
+            if gone:
+                gone(id)
+            self._settled.notify_all()
+        return True
+
+    def settle(self) -> None:
+        """Wait until no machine is shutting down: that takes real time, and time is not advanced past it."""
+        with self._settled:
+            self._settled.wait_for(lambda: not self._ending, timeout=2 * GRACE_S)
+
+    def kill(self) -> None:
+        """End all machines at once, and those that shut down already without waiting any longer."""
+        every = [node.instance for node in self.nodes.all()]
+        self.nodes.ask_to_end(every, 0.0)
+        self.settle()
+        for id in every:
+            self.nodes.ended(id, GRACE_S)
 
 
 def _bucket(text: str) -> str:

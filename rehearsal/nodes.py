@@ -56,6 +56,12 @@ class Node:
     """Elastic addresses that lead here."""
     admitted: bool = False
     """Whether a security group lets the operator in."""
+    refused: bool = False
+    """Whether its sshd takes no connection, whatever the security groups say."""
+    every: int = 0
+    """Each so-many-th connection is dropped; 0: none."""
+    ending: bool = False
+    """Whether it shuts down: its init hears nothing more."""
     init: Init | None = None
 
     @property
@@ -134,25 +140,59 @@ class Nodes:
             self._open(node)
 
     def _open(self, node: Node) -> None:
-        if node.init is not None:
+        if node.init is not None and not node.ending:
             addresses = [(node.address, node.port), *((alias, node.port) for alias in sorted(node.aliases))]
-            node.init.listen(addresses if node.admitted else [])
+            node.init.listen(addresses if node.admitted and not node.refused else [])
 
-    def stop(self, instances: Iterable[str], *, keep_disk: bool) -> None:
-        """Kill everything on these machines, all at once; without `keep_disk` their disks are gone too."""
+    def refuse(self, node: Node, *, refused: bool) -> None:
+        """Let the node's sshd take no connection, or take them again. A session that stands goes on."""
         with self._lock:
-            nodes = [self._nodes[instance] for instance in instances if instance in self._nodes]
-            inits = [(node, node.init) for node in nodes if node.init is not None]
-            for _, init in inits:
-                init.order_end()
+            if node.refused != refused:
+                node.refused = refused
+                self._open(node)
+
+    def drop(self, node: Node, *, every: int) -> None:
+        """Drop the node's connections, and each `every`-th that comes; 0: drop none any more."""
+        with self._lock:
+            if node.every != every and node.init is not None and not node.ending:
+                node.init.drop(every)
+            node.every = every
+
+    def stop(self, instances: Iterable[str]) -> None:
+        """Kill everything on these machines, all at once; their disks stay."""
+        with self._lock:
+            inits = [
+                (node, init) for id in instances if (node := self._nodes.get(id)) and (init := node.init) is not None
+            ]
             for node, init in inits:
-                init.await_end()
+                init.order_end()
                 node.init = None
-            if not keep_disk:
-                for node in nodes:
-                    del self._nodes[node.instance]
-                    self._addresses.give_back(node.address, node.port)
-                    shutil.rmtree(node.folder)
+        for _, init in inits:
+            init.await_end()
+
+    def ask_to_end(self, instances: Iterable[str], grace_s: float) -> None:
+        """Send everything on these machines SIGTERM, and SIGKILL after `grace_s`; `ended` waits for that."""
+        with self._lock:
+            for id in instances:
+                if (node := self._nodes.get(id)) and node.init is not None:
+                    node.ending = True
+                    node.init.order_end(grace_s)
+
+    def ended(self, instance: str, within_s: float) -> bool:
+        """Wait until a machine that was asked to end has ended, then erase its disk; whether it has."""
+        with self._lock:
+            node = self._nodes.get(instance)
+        if node is None:
+            return True
+        if node.init is not None and not node.init.await_end(within_s):
+            return False
+        with self._lock:
+            node.init = None
+            if self._nodes.pop(instance, None) is None:
+                return True
+            self._addresses.give_back(node.address, node.port)
+            shutil.rmtree(node.folder)
+        return True
 
     def _write(self, node: Node, private_key: str) -> None:
         folder = node.folder

@@ -118,7 +118,7 @@ class World:
         """End all nodes and stop answering."""
         self.ticks.stop()
         self.functions.close()
-        self.machines.end([node.instance for node in self.nodes.all()])
+        self.machines.kill()
         self._server.shutdown()
         self._calls.flush()
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ SIGNED = "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20261121/us-east-1/{service}/a
 
 def _asked(service: str, method: str, path: str, query: str = "", body: str = "", **headers: str) -> requests.Request:
     form = {"CONTENT_TYPE": "application/x-www-form-urlencoded; charset=utf-8"} if body else {}
-    environ = {
+    environ: dict[str, Any] = {
         "REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query, "HTTP_USER_AGENT": "aws-cli",
         "HTTP_AUTHORIZATION": SIGNED.format(service=service), "CONTENT_LENGTH": str(len(body)),
         "wsgi.input": io.BytesIO(body.encode()), **form, **headers,

@@ -1,7 +1,8 @@
 """User data of a node: the files of `userdata/` that its lab needs, packed, behind a few lines in plain text.
 
 What only CloudFormation knows (the file system's host name, the bucket) stands in the plain lines, so that all the
-rest is compressed when the template is made.
+rest is compressed when the template is made. Before that, and before its sshd starts, a new instance forgets what an
+image that was baked from a node may still say of that one's life.
 """
 
 import base64
@@ -19,6 +20,28 @@ _FOLDER = _ROOT / "userdata"
 LIMIT_BYTES = 16 * 1024
 """EC2's limit on user data before base64."""
 _BOUNDARY = "rooflab-user-data"
+NOTICE_S = 600
+"""Workloads are told this many seconds before their lab's deadline, or a sixth of its hours where that is less."""
+STALE = (
+    "/home/ubuntu/.rooflab",
+    "/home/ubuntu/rooflab-runs",
+    "/home/ubuntu/.ssh/authorized_keys",
+    "/opt/rooflab/boot.env",
+    "/var/lib/rooflab/deadline",
+    "/var/lib/rooflab/notice",
+)
+"""What a baked image still says of the node it was made from."""
+# bootcmd and write_files come before sshd, before the keys and before apt's timers, which would upgrade the kernel:
+# https://cloudinit.readthedocs.io/en/latest/reference/modules.html#bootcmd
+_FIRST = f"""\
+#cloud-config
+bootcmd:
+- [cloud-init-per, instance, rooflab, rm, -rf, {", ".join(STALE)}]
+write_files:
+- {{path: /etc/apt/apt.conf.d/99rooflab, content: 'APT::Periodic::Enable "0";'}}
+"""
+_ALONGSIDE = {"deadline": ("belt", "notice"), "spot": ("watch",)}
+"""Files that a step installs."""
 
 
 def steps(lab: Lab) -> tuple[str, ...]:
@@ -26,6 +49,8 @@ def steps(lab: Lab) -> tuple[str, ...]:
     gpus = lab.instance.gpus > 0
     chosen = {
         "deadline": True,
+        "spot": lab.capacity == "spot",
+        "ipv6": ipv6_only(lab),
         "system": True,
         "nvme": True,
         "gpu": gpus,
@@ -34,6 +59,22 @@ def steps(lab: Lab) -> tuple[str, ...]:
         "python": True,
     }
     return tuple(step for step, wanted in chosen.items() if wanted)
+
+
+def scripts(lab: Lab) -> tuple[str, ...]:
+    """Files of `userdata/` that lie on a node of the lab, without their ending."""
+    chosen = steps(lab)
+    return ("boot", "bake", *(name for step in chosen for name in (step, *_ALONGSIDE.get(step, ()))))
+
+
+def ipv6_only(lab: Lab) -> bool:
+    """Whether the lab's nodes have no public IPv4 address, and so no way out but IPv6."""
+    return lab.way in ("endpoint", "session")
+
+
+def notice_s(lab: Lab) -> int:
+    """Seconds before the deadline when workloads are told to save what they have and to end."""
+    return min(NOTICE_S, int(lab.ttl_hours * 3600 / 6))
 
 
 def packages(requirements: str) -> tuple[str, ...]:
@@ -64,9 +105,8 @@ class UserData:
             # In the background: cloud-init prints the host keys to the console only after its scripts have ended.
             "systemd-run --unit rooflab-boot bash /opt/rooflab/boot.sh\n"
         )
-        parts = [("text/x-shellscript", script)]
-        if self.ssh_public_key:
-            parts.insert(0, ("text/cloud-config", f'#cloud-config\nssh_authorized_keys: ["{self.ssh_public_key}"]\n'))
+        first = _FIRST + (f'ssh_authorized_keys: ["{self.ssh_public_key}"]\n' if self.ssh_public_key else "")
+        parts = [("text/cloud-config", first), ("text/x-shellscript", script)]
         body = "".join(f"--{_BOUNDARY}\nContent-Type: {kind}\n\n{text}\n" for kind, text in parts)
         return f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{_BOUNDARY}"\n\n{body}--{_BOUNDARY}--\n'
 
@@ -79,6 +119,8 @@ def user_data(lab: Lab, *, region: str, bucket: str, ssh_public_key: str, mount:
     settings = {
         "ROOFLAB_STACK": lab.stack,
         "ROOFLAB_TTL_HOURS": f"{lab.ttl_hours:g}",
+        "ROOFLAB_NOTICE_S": str(notice_s(lab)),
+        "ROOFLAB_IPV6_ONLY": str(int(ipv6_only(lab))),
         "ROOFLAB_GPUS": str(lab.instance.gpus),
         "ROOFLAB_EFAS": str(lab.efas),
         "ROOFLAB_STEPS": " ".join(steps(lab)),
@@ -86,7 +128,7 @@ def user_data(lab: Lab, *, region: str, bucket: str, ssh_public_key: str, mount:
     }
     files = {
         "boot.env": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()),
-        **{f"{step}.sh": (_FOLDER / f"{step}.sh").read_text() for step in ("boot", "belt", *steps(lab))},
+        **{f"{name}.sh": (_FOLDER / f"{name}.sh").read_text() for name in scripts(lab)},
     }
     late = {"ROOFLAB_REGION": region, "ROOFLAB_BUCKET": bucket}
     if mount is not None:

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Shuts this node down once its lab's deadline is ten minutes past; EC2 then terminates it. The guard comes first.
+# Looks every minute how long this node's lab still lives. ROOFLAB_NOTICE_S before its deadline every workload is told
+# to save what it has; ten minutes after it this node shuts down, and EC2 terminates it. The guard comes between.
 # The deadline is the guard's: what `fab extend` wrote, else the stack's creation + ttl-hours. Until the Python that asks
 # for it is installed, launch + ttl-hours; while AWS does not answer, the last known one. ~/.rooflab/deadline tells it
 # to whatever runs here.
@@ -10,44 +11,64 @@ ROOT=${ROOT:-}
 source "$ROOT/opt/rooflab/boot.env"
 user=${ROOFLAB_USER:-ubuntu}
 python=$ROOT/opt/rooflab/venv/bin/python
-known=$ROOT/var/lib/rooflab/deadline
+state=$ROOT/var/lib/rooflab
+known=$state/deadline
 grace_s=600
+fresh_s=270
+period_s=60
 imds=${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}
+if [ "${ROOFLAB_IPV6_ONLY:-0}" = 1 ]; then
+  export AWS_USE_DUALSTACK_ENDPOINT=true
+fi
 
-launched() {
-  local token document
+launched() { # seconds since 1970
+  local token document began
   token=$(curl -fsS -m 5 --retry 3 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$imds/latest/api/token") &&
     document=$(curl -fsS -m 5 --retry 3 -H "X-aws-ec2-metadata-token: $token" \
       "$imds/latest/dynamic/instance-identity/document") &&
-    sed -n 's/.*"pendingTime" *: *"\([^"]*\)".*/\1/p' <<<"$document"
+    began=$(sed -n 's/.*"pendingTime" *: *"\([^"]*\)".*/\1/p' <<<"$document") &&
+    [ -n "$began" ] && # or `date -d ""` would be midnight
+    date -d "$began" +%s
 }
 
 from_launch() {
   local began
-  began=$(launched) || began=
-  if [ -z "$began" ]; then # and `date -d ""` would be midnight
+  if ! began=$(launched); then
     echo "the instance metadata does not tell when this node was launched: no deadline is known yet" >&2
     return 1
   fi
-  awk -v began="$(date -d "$began" +%s)" -v hours="$ROOFLAB_TTL_HOURS" \
-    'BEGIN { printf "%d\n", began + hours * 3600 }'
+  awk -v began="$began" -v hours="$ROOFLAB_TTL_HOURS" 'BEGIN { printf "%d\n", began + hours * 3600 }'
 }
 
+# CloudFormation may have no endpoint with IPv6 (https://docs.aws.amazon.com/general/latest/gr/cfn.html lists none), and
+# Systems Manager has: then launch stands for creation, an hour less for what was written before the first node.
 from_account() {
-  "$python" - "$ROOFLAB_REGION" "$ROOFLAB_STACK" <<'END'
+  "$python" - "$ROOFLAB_REGION" "$ROOFLAB_STACK" "$ROOFLAB_TTL_HOURS" "$(launched 2>/dev/null || true)" <<'END'
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 
-region, name = sys.argv[1:]
-stack = boto3.client("cloudformation", region_name=region).describe_stacks(StackName=name)["Stacks"][0]
-tags = {tag["Key"]: tag["Value"] for tag in stack["Tags"]}
-deadline = stack["CreationTime"] + timedelta(hours=float(tags["rooflab:ttl-hours"]))
-ssm = boto3.client("ssm", region_name=region)
+region, name, hours, launched = sys.argv[1:]
+config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2})
+try:
+    found = boto3.client("cloudformation", region_name=region, config=config).describe_stacks(StackName=name)
+    stack = found["Stacks"][0]
+    began = earliest = stack["CreationTime"]
+    hours = {tag["Key"]: tag["Value"] for tag in stack["Tags"]}["rooflab:ttl-hours"]
+except BotoCoreError as error:
+    if not launched:
+        raise
+    print(f"CloudFormation does not answer, launch stands for the stack's creation ({error})", file=sys.stderr)
+    began = datetime.fromtimestamp(int(launched), UTC)
+    earliest = began - timedelta(hours=1)
+deadline = began + timedelta(hours=float(hours))
+ssm = boto3.client("ssm", region_name=region, config=config)
 try:
     written = ssm.get_parameter(Name=f"/rooflab/deadline/{name}")["Parameter"]
-    if written["LastModifiedDate"] >= stack["CreationTime"]:  # else it belongs to an earlier life of the lab
+    if written["LastModifiedDate"] >= earliest:  # else it belongs to an earlier life of the lab
         deadline = datetime.fromisoformat(written["Value"])
 except ssm.exceptions.ParameterNotFound:
     pass
@@ -55,7 +76,14 @@ print(int(deadline.timestamp()))
 END
 }
 
-mkdir -p "$(dirname "$known")"
+mkdir -p "$state"
+now=$(date +%s)
+if [ -s "$known" ]; then # most minutes end here: nothing is due, and the account was asked a short while ago
+  deadline=$(cat "$known")
+  asked=$(stat -c %Y "$known")
+  if ((now - asked < fresh_s && now < deadline - ROOFLAB_NOTICE_S - period_s)); then exit; fi
+fi
+
 if [ ! -x "$python" ]; then
   deadline=$(from_launch)
 elif ! deadline=$(from_account); then
@@ -68,8 +96,18 @@ elif ! deadline=$(from_account); then
   fi
 fi
 echo "$deadline" >"$known"
-date -u -d "@$deadline" +%Y-%m-%dT%H:%M:%SZ >"$ROOT/home/$user/.rooflab/deadline"
+told=$(date -u -d "@$deadline" +%Y-%m-%dT%H:%M:%SZ)
+mkdir -p "$ROOT/home/$user/.rooflab"
+echo "$told" >"$ROOT/home/$user/.rooflab/deadline"
 
+due_s=$((deadline - ROOFLAB_NOTICE_S - $(date +%s)))
+if ((due_s < period_s)) && [ "$(cat "$state/notice" 2>/dev/null)" != "$deadline" ]; then
+  if ((due_s > 0)); then sleep "$due_s"; fi
+  echo "$deadline" >"$state/notice" # once: who goes on regardless is not asked again
+  if ! "$ROOT/usr/local/sbin/rooflab-notice" "the lab ends at $told"; then
+    echo "the workloads could not be told" >&2
+  fi
+fi
 if (($(date +%s) > deadline + grace_s)); then
   echo "the lab's deadline is past: shutting down" >&2
   shutdown -P now

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs this node's steps in order. ~/.rooflab/ready then holds "ok", or "failed: STEP: reason", where the reason is the
-# last line that the step printed; ~/.rooflab/boot holds each step's log and seconds. Running it again is harmless.
+# last line that the step printed; ~/.rooflab/boot holds each step's log, and the seconds that each took, the system's
+# own start first. Running it again is harmless.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,8 +15,16 @@ set -a
 source "$here/boot.env"
 set +a
 
+ms() {
+  echo $((${EPOCHREALTIME/[^0-9]/} / 1000))
+}
+took() { # took STEP MILLISECONDS
+  printf '%s %d.%03d\n' "$1" $(($2 / 1000)) $(($2 % 1000)) >>"$home/boot/seconds"
+}
+
 mkdir -p "$home/boot"
-rm -f "$home/ready" "$home/boot/seconds"
+rm -f "$home/ready" "$home/boot/"*
+took start "$(awk '{ printf "%d", $1 * 1000 }' /proc/uptime)"
 cat >"$ROOFLAB_ENV" <<END
 export AWS_REGION=$ROOFLAB_REGION AWS_DEFAULT_REGION=$ROOFLAB_REGION
 export ROOFLAB_STACK=$ROOFLAB_STACK ROOFLAB_BUCKET=$ROOFLAB_BUCKET
@@ -24,12 +33,12 @@ END
 outcome=ok
 for step in $ROOFLAB_STEPS; do
   log=$home/boot/$step.log
-  began=$EPOCHSECONDS
+  began=$(ms)
   if ! bash -euo pipefail "$here/$step.sh" >"$log" 2>&1; then
     reason=$(grep -v '^[[:space:]]*$' "$log" | tail -n 1 | cut -c 1-300) || reason="it printed nothing"
     outcome="failed: $step: $reason"
   fi
-  echo "$step $((EPOCHSECONDS - began))" >>"$home/boot/seconds"
+  took "$step" $(($(ms) - began))
   [ "$outcome" = ok ] || break
 done
 

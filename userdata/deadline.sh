@@ -4,10 +4,11 @@
 set -euo pipefail
 
 install -D -m 0755 "$ROOFLAB_HERE/belt.sh" "$ROOT/usr/local/sbin/rooflab-belt"
+install -D -m 0755 "$ROOFLAB_HERE/notice.sh" "$ROOT/usr/local/sbin/rooflab-notice"
 mkdir -p "$ROOT/etc/systemd/system"
 cat >"$ROOT/etc/systemd/system/rooflab-belt.service" <<'END'
 [Unit]
-Description=Shut this node down after its lab's deadline
+Description=Tell workloads before their lab's deadline, and shut this node down after it
 
 [Service]
 Type=oneshot
@@ -16,11 +17,12 @@ ExecStart=/usr/local/sbin/rooflab-belt
 END
 cat >"$ROOT/etc/systemd/system/rooflab-belt.timer" <<'END'
 [Unit]
-Description=Look every five minutes whether this node's lab is over
+Description=Look every minute how long this node's lab still lives
 
 [Timer]
 OnActiveSec=1min
-OnUnitActiveSec=5min
+OnUnitActiveSec=1min
+AccuracySec=5s
 
 [Install]
 WantedBy=timers.target

@@ -27,9 +27,11 @@ class Node:
             shutil.copy(script, self.here / script.name)
         for command in PASSIVE:
             self.command(command, "")
+        self.command("dpkg-query", "exit 1")
         self.settings = {
             "ROOFLAB_STACK": "Lab3Stack", "ROOFLAB_TTL_HOURS": "4", "ROOFLAB_REGION": "us-east-1",
             "ROOFLAB_BUCKET": "results-bucket", "ROOFLAB_GPUS": "4", "ROOFLAB_EFAS": "1", "ROOFLAB_STEPS": "",
+            "ROOFLAB_NOTICE_S": "600", "ROOFLAB_IPV6_ONLY": "0",
             "ROOFLAB_PACKAGES": "torch==2.13.0 numpy==2.4.6", "ROOFLAB_FSX_HOST": "fs-0.fsx.us-east-1.amazonaws.com",
             "ROOFLAB_FSX_NAME": "fsx", "ROOFLAB_WAIT_S": "0", **self.settings,
         }  # fmt: skip
@@ -65,7 +67,15 @@ class Node:
         return (self.home / "ready").read_text().strip()
 
     def belt(self, **more: str) -> subprocess.CompletedProcess[str]:
-        self.boot()
+        """Arm the belt and run it once, as if it had not asked the account for a while."""
+        self.boot("deadline")
+        known = self.root / "var/lib/rooflab/deadline"
+        if known.exists():
+            os.utime(known, (0, 0))
+        return self.belt_again(**more)
+
+    def belt_again(self, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run the belt as its timer does a minute later."""
         command = ["bash", str(self.here / "belt.sh")]
         return subprocess.run(command, env=self.environment(more), check=False, capture_output=True, text=True)
 

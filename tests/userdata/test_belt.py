@@ -12,6 +12,7 @@ import pytest
 from tests.userdata.node import Node
 
 HOUR = 3600
+NOWHERE = "http://127.0.0.1:1"
 
 
 class Metadata(BaseHTTPRequestHandler):
@@ -38,6 +39,15 @@ class Metadata(BaseHTTPRequestHandler):
 
 def iso(moment: float) -> str:
     return datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.fixture(autouse=True)
+def no_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that need the metadata service name one; no other may be asked."""
+    monkeypatch.setattr(
+        Node, "environment",
+        lambda node, more, made=Node.environment: made(node, {"AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE, **more}),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -79,7 +89,7 @@ def test_before_python_is_there_launch_and_hours_count(node: Node, imds: str) ->
 
 
 def test_a_node_that_cannot_tell_its_launch_is_not_shut_down(node: Node) -> None:
-    ended = node.belt(AWS_EC2_METADATA_SERVICE_ENDPOINT="http://127.0.0.1:1")
+    ended = node.belt(AWS_EC2_METADATA_SERVICE_ENDPOINT=NOWHERE)
     assert ended.returncode != 0
     assert "does not tell when this node was launched" in ended.stderr
     assert not (node.home / "deadline").exists()
@@ -95,7 +105,7 @@ def test_a_node_whose_boot_failed_ends_as_well(node: Node, imds: str) -> None:
 def test_the_account_is_asked_for_the_stack(node: Node) -> None:
     account_says(node, f"echo {int(time.time()) + HOUR}")
     node.belt()
-    assert (node.root / "asked").read_text() == "- us-east-1 Lab3Stack\n"
+    assert (node.root / "asked").read_text() == "- us-east-1 Lab3Stack 4 \n"
     assert not shut_down(node)
 
 
@@ -130,4 +140,67 @@ def test_an_account_that_never_answered_leaves_launch_and_hours(node: Node, imds
     node.settings["ROOFLAB_TTL_HOURS"] = "1"
     ended = node.belt(AWS_EC2_METADATA_SERVICE_ENDPOINT=imds)
     assert "AWS does not tell the deadline: launch + ttl-hours holds" in ended.stderr
+    assert shut_down(node)
+
+
+def test_most_minutes_ask_nobody(node: Node) -> None:
+    account_says(node, f"echo {int(time.time()) + HOUR}")
+    node.belt()
+    node.belt_again()
+    node.belt_again()
+    assert len((node.root / "asked").read_text().splitlines()) == 1
+
+
+def test_in_the_last_minutes_the_account_is_asked_each_time_for_it_may_have_been_extended(node: Node) -> None:
+    account_says(node, f"echo {int(time.time()) + 300}")
+    node.belt()
+    account_says(node, f"echo {int(time.time()) + HOUR}")
+    node.belt_again()
+    assert len((node.root / "asked").read_text().splitlines()) == 2
+    told = datetime.fromisoformat((node.home / "deadline").read_text().strip())
+    assert told.timestamp() == pytest.approx(time.time() + HOUR, abs=60)
+
+
+def notices(node: Node) -> list[str]:
+    """What rooflab-notice was called with, by the belts that ran since `count_notices`."""
+    path = node.root / "notices"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def count_notices(node: Node) -> None:
+    """Let rooflab-notice only note its call."""
+    (node.here / "notice.sh").write_text(f'#!/bin/bash\n# a stand-in\necho "$*" >>"{node.root}/notices"\n')
+
+
+@pytest.mark.parametrize(("left_s", "given"), [(HOUR, 0), (700, 0), (599, 1), (30, 1), (-300, 1)])
+def test_workloads_are_told_ten_minutes_before_the_deadline(node: Node, left_s: int, given: int) -> None:
+    count_notices(node)
+    at = int(time.time()) + left_s
+    account_says(node, f"echo {at}")
+    node.belt()
+    assert notices(node) == [f"the lab ends at {iso(at)}"] * given
+    assert not shut_down(node)
+
+
+def test_a_short_lab_tells_them_later(node: Node) -> None:
+    count_notices(node)
+    node.settings["ROOFLAB_NOTICE_S"] = "60"
+    account_says(node, f"echo {int(time.time()) + 300}")
+    node.belt()
+    assert notices(node) == []
+
+
+def test_they_are_told_once_and_again_before_an_extended_deadline(node: Node) -> None:
+    count_notices(node)
+    first, second = int(time.time()) + 300, int(time.time()) + 500
+    for at in (first, first, second, second):
+        account_says(node, f"echo {at}")
+        node.belt()
+    assert notices(node) == [f"the lab ends at {iso(first)}", f"the lab ends at {iso(second)}"]
+
+
+def test_a_notice_that_fails_does_not_keep_the_node(node: Node) -> None:
+    (node.here / "notice.sh").write_text("#!/bin/bash\n# a stand-in\nexit 1\n")
+    account_says(node, f"echo {int(time.time()) - 700}")
+    assert "the workloads could not be told" in node.belt().stderr
     assert shut_down(node)

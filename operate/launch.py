@@ -19,7 +19,8 @@ _RUN = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+")
 _GRACE_S = 15
 _STOP_S = 10
 NOT_RUN = 69
-"""Exit code of a cluster job that was skipped, for a node was lost: EX_UNAVAILABLE of sysexits.h."""
+"""Exit code of a job that was skipped, for a node was lost or the node's belt gave notice of its end in the run's file
+`notice`: EX_UNAVAILABLE of sysexits.h."""
 # A run's processes are found by ROOFLAB_RUN_DIR in their environment: torchrun puts its workers in sessions of their
 # own, so a process group would miss them. The brackets keep the search from finding itself.
 _MARKED = """\
@@ -142,12 +143,16 @@ status=0
 work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     local name=$1 scope=$2 limit=$3 threads=$4 began=$SECONDS code
     shift 4
-    if [ "$scope" = cluster ] && [ -e "$run/lost" ]; then
+    if [ -e "$run/notice" ]; then
+        echo "not run: $(cat "$run/notice")" > "$run/logs/$name.log"
+        code={NOT_RUN}
+    elif [ "$scope" = cluster ] && [ -e "$run/lost" ]; then
         echo "not run: another node is lost" > "$run/logs/$name.log"
         code={NOT_RUN}
     else
         OMP_NUM_THREADS=$threads timeout --kill-after={_GRACE_S} "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
         code=$?
+        [ -e "$run/notice" ] && echo "told by SIGTERM to end: $(cat "$run/notice")" >> "$run/logs/$name.log"
     fi
     [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
     [ "$code" -eq 0 ] || status=1

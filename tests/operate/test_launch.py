@@ -82,12 +82,16 @@ status=0
 work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     local name=$1 scope=$2 limit=$3 threads=$4 began=$SECONDS code
     shift 4
-    if [ "$scope" = cluster ] && [ -e "$run/lost" ]; then
+    if [ -e "$run/notice" ]; then
+        echo "not run: $(cat "$run/notice")" > "$run/logs/$name.log"
+        code=69
+    elif [ "$scope" = cluster ] && [ -e "$run/lost" ]; then
         echo "not run: another node is lost" > "$run/logs/$name.log"
         code=69
     else
         OMP_NUM_THREADS=$threads timeout --kill-after=15 "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
         code=$?
+        [ -e "$run/notice" ] && echo "told by SIGTERM to end: $(cat "$run/notice")" >> "$run/logs/$name.log"
     fi
     [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
     [ "$code" -eq 0 ] || status=1

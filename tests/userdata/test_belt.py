@@ -1,40 +1,17 @@
 """The belt: a node ends itself once its lab's deadline is past, whatever it can still ask."""
 
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from tests.userdata.metadata import serve
 from tests.userdata.node import Node
 
 HOUR = 3600
 NOWHERE = "http://127.0.0.1:1"
-
-
-class Metadata(BaseHTTPRequestHandler):
-    """IMDSv2: a token for a PUT, the identity document for that token."""
-
-    launched = ""
-
-    def do_PUT(self) -> None:
-        self.answer("token" if self.path == "/latest/api/token" else "")
-
-    def do_GET(self) -> None:
-        known = self.path == "/latest/dynamic/instance-identity/document"
-        allowed = self.headers["X-aws-ec2-metadata-token"] == "token"
-        self.answer(f'{{\n  "pendingTime" : "{self.launched}",\n  "region" : "x"\n}}' if known and allowed else "")
-
-    def answer(self, body: str) -> None:
-        self.send_response(200 if body else 404)
-        self.end_headers()
-        self.wfile.write(body.encode())
-
-    def log_message(self, format: str, *args: object) -> None:
-        return
 
 
 def iso(moment: float) -> str:
@@ -56,16 +33,11 @@ def node(tmp_path: Path) -> Node:
 
 
 @pytest.fixture
-def imds(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def imds() -> Iterator[str]:
     """Address of a metadata service; the node was launched three hours ago."""
-    monkeypatch.setattr(Metadata, "launched", iso(time.time() - 3 * HOUR))
-    server = HTTPServer(("127.0.0.1", 0), Metadata)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve() as said:
+        said.launched = iso(time.time() - 3 * HOUR)
+        yield said.address
 
 
 def account_says(node: Node, body: str) -> None:

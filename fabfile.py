@@ -25,6 +25,7 @@ from operate.preflight import show_preflight
 from operate.problem import Problem
 from operate.screen import Screen
 from operate.sweep import sweep
+from operate.up import bring_up, read_wish
 from operate.verb import number, verb, words
 
 
@@ -193,6 +194,25 @@ def preflight(c: Context, lab: str = "", name: str = "", context: str = "", json
 
 
 @verb
+def up(
+    c: Context,
+    lab: str = "",
+    name: str = "",
+    owner: str = "",
+    context: str = "",
+    budget: str = "",
+    notify: str = "",
+    fallback: str = "",
+    force: bool = False,
+    json: bool = False,
+) -> None:
+    """Deploy a lab where there is capacity: preflight, best zone, cdk deploy, count, and the next place on a shortage."""
+    chosen = choice.choose_lab(lab, name)
+    wish = read_wish(chosen, context=context, owner=owner, spend=budget, notify=notify, fallback=fallback, force=force)
+    bring_up(Account(), wish, Screen(json=json), json=json)
+
+
+@verb
 def cost(c: Context, lab: str = "", context: str = "", json: bool = False) -> None:
     """Itemise what a lab costs an hour and for its time to live, before anything is deployed; needs no account."""
     chosen = choice.override(choice.choose_lab(lab, ""), context)
@@ -312,22 +332,29 @@ def rehearsal_advance(c: Context, name: str = "default", seconds: str = "3600", 
 @verb
 def rehearsal_fault(
     c: Context,
+    fault: str,
     name: str = "default",
-    instance_type: str = "",
-    zone: str = "",
-    left: str = "0",
-    interrupt: str = "",
+    at: str = "now",
+    seed: str = "0",
+    options: str = "",
+    list: bool = False,
+    clear: bool = False,
     json: bool = False,
 ) -> None:
-    """Let EC2 run out of an instance type, in a zone or everywhere; or take a spot instance away (--interrupt i-…)."""
-    asked = {"instance_type": instance_type, "zone": zone, "left": int(number("left", left) or 0)}
+    """Let something go wrong: fab rehearsal.fault no-capacity --at ec2:RunInstances; --list names all there is."""
     with rehearsed() as control:
-        told = control.fault(name, **({"interrupt": interrupt} if interrupt else asked))
-    print(document.dumps(told, indent=1, default=str))
+        if list:
+            lines = control.faults()
+        elif clear:
+            lines = control.clear(name)["faults"]
+        else:
+            given = control.options(options)
+            lines = control.fault(name, fault, at=at, seed=int(number("seed", seed) or 0), **given)["faults"]
+        print(document.dumps(lines, indent=1) if json else control.told(lines))
 
 
 namespace = Collection(
-    preflight, nodes, run_lab, run, logs, attach, stop, ssh, tunnel, put, get, cost, extend, teardown, audit, report
+    preflight, up, nodes, run_lab, run, logs, attach, stop, ssh, tunnel, put, get, cost, extend, teardown, audit, report
 )
 namespace.add_collection(
     Collection(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 from fabric import Executor as FabricExecutor
-from invoke import Exit, UnexpectedExit, task
+from invoke import Argument, Exit, Task, UnexpectedExit, task
 
 from operate import laptop
 from operate.account import explain
@@ -37,13 +37,21 @@ HELP = {
     "seconds": "How far, in seconds; an hour where it is left out.",
     "instance_type": "Which type, for example g6.12xlarge; all where it is left out.",
     "zone": "Which availability zone; all where it is left out.",
-    "interrupt": "Id of a spot instance: it gets its notice now and ends two minutes later.",
-    "left": "How many machines are left; none where it is left out.",
+    "fault": "The fault's name; fab rehearsal.fault --list shows them all.",
+    "at": "When: now, ec2:RunInstances:2, call, tick:3 or AWS::EC2::VPC:CREATE_COMPLETE.",
+    "options": "The fault's options, with commas between them: instance_type=g6.12xlarge,left=1.",
+    "clear": "Forget all faults, and let what they hold up go on.",
+    "list": "Show what there is.",
     "limit": "Most seconds that it may take; a day where it is left out.",
     "port": "The node's port; 8888 where it is left out.",
     "local_port": "This machine's port; the same where it is left out.",
     "to": "Where the copy goes: on a node below the home, here below this folder.",
     "source": "The file or folder to copy.",
+    "owner": "Who answers for the bill, a tag on everything; whoever the credentials belong to where it is left out.",
+    "budget": "Dollars that the lab may cost: its deadline is where they are spent.",
+    "notify": "A mail address that the guard writes to before and after it ends a lab.",
+    "fallback": "on-demand: where spot is short everywhere, take on-demand nodes.",
+    "force": "Go on although the preflight failed.",
 }
 """What `fab --help VERB` says of each flag; a flag means the same in every verb."""
 
@@ -57,6 +65,35 @@ class Executor(FabricExecutor):  # type: ignore[misc]  # Fabric ships no types
         """See `invoke.Executor.expand_calls`."""
         self.core.remainder = ""
         return super().expand_calls(calls, apply_hosts=apply_hosts)
+
+
+class _Word(Argument):  # type: ignore[misc]  # invoke's is Any to mypy beside Fabric's
+    """A word that its verb cannot do without, unless a flag asks for something else than the verb's usual work."""
+
+    instead: tuple[Argument, ...] = ()
+
+    @property
+    def value(self) -> Any:
+        """See `invoke.Argument.value`; None sends the parser looking for the word."""
+        return "" if self._value is None and any(flag.value for flag in self.instead) else self._value
+
+    @value.setter
+    def value(self, given: str) -> None:
+        self.set_value(given)
+
+
+class Verb(Task):  # type: ignore[misc]
+    """A task of which --list and --clear need none of the words."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """See `invoke.Task.get_arguments`."""
+        given: list[Argument] = super().get_arguments(ignore_unknown_help)
+        instead = tuple(flag for flag in given if flag.name in ("list", "clear"))
+        for place, word in enumerate(given):
+            if word.positional and instead:
+                given[place] = _Word(names=word.names, help=word.help, positional=True, attr_name=word.attr_name)
+                given[place].instead = instead
+        return given
 
 
 def words() -> tuple[str, ...]:
@@ -95,7 +132,7 @@ def verb(body: Body) -> Body:
             fail(as_problem(error))
 
     flags = list(signature(body).parameters)[1:]
-    return cast(Body, task(guarded, auto_shortflags=False, help={flag: HELP[flag] for flag in flags}))
+    return cast(Body, task(guarded, klass=Verb, auto_shortflags=False, help={flag: HELP[flag] for flag in flags}))
 
 
 def as_problem(error: Exception) -> Problem:

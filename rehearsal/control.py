@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rehearsal import processes
+from rehearsal import drills, processes
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -139,7 +139,7 @@ def _recorded(state: Path) -> list[tuple[int, str]]:
 
 
 def status(name: str = "default", *, root: Path | None = None) -> dict[str, Any]:
-    """What the rehearsal is: {"name", "running", "endpoint", "pid", "seed", "state", "now", "nodes"}."""
+    """What the rehearsal is: its name, whether it is "running", where, "now" on its clock, nodes, ticks, faults."""
     state = _state(name, root)
     server = _server(state)
     known = {key: server[key] for key in ("endpoint", "pid", "seed", "state")} if server else {}
@@ -178,14 +178,65 @@ def advance(name: str = "default", seconds: float = 0.0, *, root: Path | None = 
     return _ask(_running(name, root), "advance", seconds=seconds)
 
 
-def fault(name: str = "default", *, root: Path | None = None, **what: object) -> dict[str, Any]:
-    """Order a fault: instance_type=, zone= (empty for all), left= lets EC2 run out of machines; interrupt= an
-    instance id takes a spot instance away after two minutes' notice.
+def fault(
+    name: str = "default",
+    fault: str = "",
+    *,
+    at: str = "now",
+    seed: int = 0,
+    root: Path | None = None,
+    **options: object,
+) -> dict[str, Any]:
+    """Order a fault, one of `drills.DRILLS`, for a moment (see `rehearsal.moments`); `seed` chooses what is left open.
 
     Raises:
-        RehearsalError: it is not running, or knows no such fault.
+        RehearsalError: it is not running, or knows no such fault, moment, option or value.
     """
-    return _ask(_running(name, root), "fault", **what)
+    try:
+        drills.ordered(fault, at, seed, options)
+    except ValueError as error:
+        raise RehearsalError(str(error)) from None
+    return _ask(_running(name, root), "fault", fault=fault, at=at, seed=seed, options=options)
+
+
+def clear(name: str = "default", *, root: Path | None = None) -> dict[str, Any]:
+    """Forget all faults, and let what they hold up go on.
+
+    Raises:
+        RehearsalError: it is not running.
+    """
+    return _ask(_running(name, root), "fault", clear=True)
+
+
+def faults() -> list[dict[str, Any]]:
+    """All faults that can be ordered, with their options; no rehearsal need run."""
+    return drills.listed()
+
+
+def options(text: str) -> dict[str, str]:
+    """A fault's options, from "left=1,zone=us-east-1a".
+
+    Raises:
+        RehearsalError: it is not of that form.
+    """
+    pairs = [pair.partition("=") for pair in text.split(",")] if text else []
+    if wrong := [key for key, equals, _ in pairs if not key or not equals]:
+        raise RehearsalError(
+            f"options={text!r} is not understood at {wrong[0]!r}: write for example left=1,zone=us-east-1a"
+        )
+    return {key: value for key, _, value in pairs}
+
+
+def told(rows: list[dict[str, Any]]) -> str:
+    """Faults for a reader: those that can be ordered, or those that were."""
+    lines = []
+    for row in rows:
+        if "says" in row:
+            lines.append(f"{row['fault']}  {row['says']}")
+            lines += [f"    {key}={option['default']}  {option['says']}" for key, option in row["options"].items()]
+        else:
+            lines.append(f"{row['fault']}: " + (f"{row['did']} ({row['struck']})" if row["struck"] else "waits"))
+    return "\n".join(lines) or "no faults"
 
 
 def _running(name: str, root: Path | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z][-a-zA-Z0-9]{0,127}")
 _UPDATABLE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
+_QUIET_S = 0.3
 HOLD_S = 8.0
 """Longest that the call which starts an operation waits for its end, in real seconds."""
 
@@ -30,6 +31,10 @@ class Engine:
 
     def __init__(self, endpoint: Callable[[], str]) -> None:
         self.cloud = Cloud(endpoint)
+        self.told: Callable[[str, str], None] = lambda kind, status: None
+        """See `Region.told`."""
+        self.stays: Callable[[str], bool] = lambda kind: False
+        """See `Region.stays`."""
         self._regions: dict[tuple[str, str], Region] = {}
         self._lock = threading.Lock()
 
@@ -37,8 +42,22 @@ class Engine:
         """The stacks of one account and region."""
         with self._lock:
             if (account, name) not in self._regions:
-                self._regions[account, name] = Region(account, name, get_partition(name))
+                region = self._regions[account, name] = Region(account, name, get_partition(name))
+                region.told, region.stays = self.told, self.stays
             return self._regions[account, name]
+
+    def settle(self) -> None:
+        """Wait while operations get on: time is not advanced past what takes real time.
+
+        One that has told nothing for `_QUIET_S` waits for time itself, as for a file system that is slow to go.
+        """
+        with self._lock:
+            regions = list(self._regions.values())
+        for stack in [stack for region in regions for stack in region.stacks]:
+            told = -1
+            while stack.busy and stack.operation is not None and told != len(stack.events):
+                told = len(stack.events)
+                stack.operation.join(_QUIET_S)
 
     def prepare(
         self,

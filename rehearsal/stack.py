@@ -1,7 +1,7 @@
 """A stack as CloudFormation keeps it: resources, events, outputs, change sets. `operation.py` brings it to life."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -209,6 +209,7 @@ class Stack:
                 operation=self.operation_id,
             )
         )
+        self.region.told(kind, status)
         return at
 
 
@@ -222,6 +223,10 @@ class Region:
         self.stacks: list[Stack] = []
         self.lock = threading.RLock()
         """Held while an operation is admitted, so that no two start on one stack."""
+        self.told: Callable[[str, str], None] = lambda kind, status: None
+        """Called with type and status of every event of every stack."""
+        self.stays: Callable[[str], bool] = lambda kind: False
+        """Whether a resource of that type refuses to be deleted now: a fault that was ordered."""
         self._stamping = threading.Lock()
         self._last = datetime.min.replace(tzinfo=UTC)
 

@@ -21,6 +21,7 @@ from moto.scheduler.responses import EventBridgeSchedulerResponse
 
 from rehearsal import clock
 from rehearsal.errors import AwsError, NotRehearsed
+from rehearsal.faults import Faults
 from rehearsal.functions import Functions
 from rehearsal.settings import REGION
 
@@ -64,8 +65,13 @@ class _Due:
 class Ticks:
     """Runs what is due: as time passes, and at once when time is advanced."""
 
-    def __init__(self, functions: Functions) -> None:
+    def __init__(self, functions: Functions, faults: Faults) -> None:
         self._functions = functions
+        self._faults = faults
+        self.begun: Callable[[], None] = lambda: None
+        """Called as each tick begins."""
+        self.settles: tuple[Callable[[], None], ...] = ()
+        """Wait for what takes real time, such as a machine that shuts down: time is not advanced past it."""
         self._lock = threading.Lock()
         self._done = clock.now()
         self._ended = threading.Event()
@@ -92,8 +98,14 @@ class Ticks:
             if seconds < 0:
                 clock.advance(seconds)
             while due := self._next(target):
+                self._settle()
                 self._meet(due)
+            self._settle()
             clock.advance_to(target)
+
+    def _settle(self) -> None:
+        for settle in self.settles:
+            settle()
 
     def _follow(self) -> None:
         while not self._ended.wait(_LOOK_S):
@@ -134,7 +146,8 @@ class Ticks:
             ("execution-id", str(uuid.uuid4())),
         ):  # fmt: skip
             text = text.replace(f"<aws.scheduler.{name}>", value)
-        answer = self._call(schedule.target["Arn"], json.loads(text))
+        self.begun()
+        answer = self._faults.tick() or self._call(schedule.target["Arn"], json.loads(text))
         run = {"schedule": schedule.name, "time": clock.iso(moment), "value": answer.get("value"),
                "error": answer.get("error")}  # fmt: skip
         self.runs.append(run)

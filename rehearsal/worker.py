@@ -122,7 +122,7 @@ class Worker:
                 self.stack.tell(item, "DELETE_SKIPPED")
             elif item.physical_id:
                 self.stack.tell(item, "DELETE_IN_PROGRESS")
-                delete = partial(_handler(item.type).delete, self._call(item), item.physical_id, item.properties)
+                delete = partial(self._delete, item)
                 try:
                     self._attempt(item, "DELETE_SKIPPED" if force else "DELETE_FAILED", delete)
                     self.stack.tell(item, "DELETE_COMPLETE")
@@ -130,6 +130,11 @@ class Worker:
                     if not force:
                         stuck.append(name)
         return stuck
+
+    def _delete(self, item: StackResource) -> None:
+        if self.stack.region.stays(item.type):
+            raise Refused(f"Resource of type '{item.type}' with identifier '{item.physical_id}' did not stabilize.")
+        _handler(item.type).delete(self._call(item), item.physical_id, item.properties)
 
     def scope(self, plan: Plan) -> Scope:
         """What the functions of the plan's template may ask for, resources included."""

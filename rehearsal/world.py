@@ -12,7 +12,7 @@ from typing import Any
 
 import boto3
 
-from rehearsal import account, clock, processes, requests
+from rehearsal import account, clock, drills, processes, requests
 from rehearsal.calls import Calls
 from rehearsal.errors import AwsError, NotRehearsed
 from rehearsal.faults import Faults
@@ -22,7 +22,6 @@ from rehearsal.settings import REGION
 
 StartResponse = Callable[..., Any]
 Environ = dict[str, Any]
-_NOTICE_S = 120.0
 WHO = ("operator", "guard", "node", "cloudformation", "aws")
 """Who may ask, each with a key of its own; "aws" is the provider itself, whose doings are no requests."""
 
@@ -70,6 +69,7 @@ class World:
 
         from rehearsal import cloudformation, ec2, fsx, functions, ticks
         from rehearsal.imds import Imds
+        from rehearsal.injection import Injection
         from rehearsal.machines import Machines
 
         self.faults = Faults()
@@ -85,8 +85,16 @@ class World:
             moto.scheduler.urls.url_paths[path] = ticks.Scheduler.dispatch
         self.functions = functions.Functions(state=self.state, environment=self._environment("guard"))
         functions.install(self.functions)
-        self.ticks = ticks.Ticks(self.functions)
-        cloudformation.install(lambda: self.endpoint)
+        self.ticks = ticks.Ticks(self.functions, self.faults)
+        engine = cloudformation.install(lambda: self.endpoint)
+        self.injection = Injection(
+            faults=self.faults, machines=self.machines, ticks=self.ticks, imds=self.imds,
+            ec2=boto3.client("ec2", REGION, aws_access_key_id=self._keys["aws"], aws_secret_access_key=self._secret),
+        )  # fmt: skip
+        engine.told = lambda kind, status: self.injection.happen("event", f"{kind}:{status}")
+        engine.stays = self.faults.kept
+        self.ticks.begun = lambda: self.injection.happen("tick", "")
+        self.ticks.settles = (self.machines.settle, engine.settle)
         self._moto = DomainDispatcherApplication(create_backend_app)
 
     def _environment(self, who: str) -> dict[str, str]:
@@ -147,6 +155,9 @@ class World:
             return self._control(started, path.removeprefix("/rehearsal/"), environ)
         if who != "aws":
             self._calls.add(request, who)
+            self.injection.happen("call", request.name, request, who)
+            if met := self.faults.refusal(request, who):
+                return _refuse(started, environ, 400, met)
         try:
             answer: Iterable[bytes] = self._moto(environ, started)
             return answer
@@ -167,10 +178,10 @@ class World:
     def _do(self, verb: str, given: dict[str, Any]) -> dict[str, Any]:
         if verb == "advance":
             self.ticks.advance(float(given["seconds"]))
-        elif verb == "fault" and given.get("interrupt"):
-            self._interrupt(str(given["interrupt"]))
+        elif verb == "fault" and given.get("clear"):
+            self.injection.clear()
         elif verb == "fault":
-            self.faults.limit(given.get("instance_type", ""), given.get("zone", ""), int(given["left"]))
+            self.injection.order(drills.ordered(given["fault"], given["at"], int(given["seed"]), given["options"]))
         elif verb != "status":
             raise ValueError(f"unknown control route {verb!r}")
         self._calls.flush()
@@ -178,17 +189,10 @@ class World:
             {"instance": node.instance, "address": node.address, "port": node.port, "open": node.admitted}
             for node in self.nodes.all()
         ]
-        return {"now": clock.now().isoformat(), "nodes": nodes, "ticks": self.ticks.runs}
-
-    def _interrupt(self, id: str) -> None:
-        """Tell a spot instance that it ends in two minutes, and end it then.
-        https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html"""
-        instance = self.machines.instance(id)
-        if instance is None or instance.lifecycle != "spot":
-            raise ValueError(f"interrupt={id!r} is no running spot instance")
-        cloud = boto3.client("ec2", instance.region_name)
-        ends = self.ticks.after(_NOTICE_S, id, lambda: cloud.terminate_instances(InstanceIds=[id]))
-        self.imds.notices[id] = {"action": "terminate", "time": clock.iso(ends)}
+        return {
+            "now": clock.now().isoformat(), "nodes": nodes, "ticks": self.ticks.runs,
+            "faults": self.injection.described(),
+        }  # fmt: skip
 
 
 def _reply(start: StartResponse, status: int, body: bytes, kind: str) -> list[bytes]:

@@ -206,7 +206,7 @@ def up(
     force: bool = False,
     json: bool = False,
 ) -> None:
-    """Deploy a lab where there is capacity: preflight, best zone, cdk deploy, count, and the next place on a shortage."""
+    """Deploy a lab where there is capacity: preflight, best zone, cdk deploy, count; on a shortage the next zone."""
     chosen = choice.choose_lab(lab, name)
     wish = read_wish(chosen, context=context, owner=owner, spend=budget, notify=notify, fallback=fallback, force=force)
     bring_up(Account(), wish, Screen(json=json), json=json)

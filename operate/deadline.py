@@ -68,6 +68,15 @@ def extend_deadline(account: Account, stack: str, hours: float) -> Deadline:
         room = max(0.0, (most - now.at).total_seconds() / 3600)
         raise Problem(f"{now}; {hours:g} h more would be over {LONGEST_HOURS:g} h from now",
                       f"write at most --hours {int(room * 10) / 10:g}, and extend again later")  # fmt: skip
+    return set_deadline(account, stack, at)
+
+
+def set_deadline(account: Account, stack: str, at: datetime) -> Deadline:
+    """Let `stack` end then: the guard and its nodes' belts read it from here on. Returns what was written, read back.
+
+    Raises:
+        Problem: it is not deployed.
+    """
     name = DEADLINE_PARAMETER.format(stack=stack)
     value = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     account.client("ssm").put_parameter(Name=name, Value=value, Type="String", Overwrite=True)

@@ -4,13 +4,14 @@ import email
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # as in rehearsal/cloudinit.py
 
 from labs.catalog import LABS
 from labs.instances import instance_types
-from stacks.boot import LIMIT_BYTES, STALE, ipv6_only, notice_s, pack, packages, steps, user_data
+from stacks.boot import LIMIT_BYTES, STALE, ipv6_only, notice_s, pack, packages, spare, steps, user_data
 from tests.stacks.synthesis import KEY, ROOT
 
 
@@ -40,8 +41,9 @@ def unpack(text: str, tmp_path: Path) -> Path:
     return target
 
 
-def cloud_config(text: str) -> dict:
-    return yaml.safe_load(parts(text)["text/cloud-config"])
+def cloud_config(text: str) -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load(parts(text)["text/cloud-config"])
+    return read
 
 
 def test_the_key_is_authorised_if_there_is_one() -> None:

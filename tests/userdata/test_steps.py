@@ -1,6 +1,8 @@
 """The nodes' boot files, run for real in a root of their own; stand-ins only for commands that need hardware or AWS."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +36,19 @@ def test_ready_says_ok_after_every_step(node: Node) -> None:
     for name in ("one", "two"):
         (node.here / f"{name}.sh").write_text("echo done\n")
     assert node.boot("one", "two") == "ok"
-    assert [line.split()[0] for line in (node.home / "boot/seconds").read_text().splitlines()] == ["one", "two"]
+    took = dict(line.split() for line in (node.home / "boot/seconds").read_text().splitlines())
+    assert list(took) == ["start", "one", "two"]
+    assert float(took["start"]) > 0, "how long this system had been up"
+    assert all(0 <= float(took[step]) < 60 for step in ("one", "two"))
+
+
+def test_a_second_boot_is_timed_by_itself(node: Node) -> None:
+    (node.here / "one.sh").write_text("echo done\n")
+    (node.here / "two.sh").write_text("echo done\n")
+    node.boot("one", "two")
+    node.boot("two")
+    assert [line.split()[0] for line in (node.home / "boot/seconds").read_text().splitlines()] == ["start", "two"]
+    assert not (node.home / "boot/one.log").exists()
 
 
 def test_ready_names_the_step_that_failed_and_its_last_line(node: Node) -> None:
@@ -214,10 +228,40 @@ def test_lustre_takes_the_client_of_the_running_kernel(node: Node) -> None:
     assert "apt-get install -qy lustre-client-modules-6.8.0-1063-aws" in node.calls
     assert " jammy main" in (node.root / "etc/apt/sources.list.d/fsx-lustre.list").read_text()
     assert (node.root / "etc/fstab").read_text() == (
-        "fs-0.fsx.us-east-1.amazonaws.com@tcp:/fsx /fsx lustre defaults,_netdev,noatime,flock,user_xattr 0 0\n"
+        "fs-0.fsx.us-east-1.amazonaws.com@tcp:/fsx /fsx lustre defaults,_netdev,noatime,flock,user_xattr,noauto,"
+        "x-systemd.automount 0 0\n"
     )
     assert "mount /fsx" in node.calls
     assert node.env()["ROOFLAB_SHARED"] == "/fsx"
+
+
+def test_the_file_system_of_a_former_lab_is_not_mounted_again(node: Node) -> None:
+    with_lustre(node, "exit 0")
+    other = "UUID=1 / ext4 defaults 0 1\n"
+    (node.root / "etc/fstab").write_text(f"{other}fs-9.fsx.us-east-1.amazonaws.com@tcp:/x /fsx lustre noauto 0 0\n")
+    assert node.boot("lustre") == "ok"
+    kept, added = (node.root / "etc/fstab").read_text().splitlines()
+    assert kept == other.strip()
+    assert added.startswith("fs-0.fsx.us-east-1.amazonaws.com@tcp:/fsx ")
+
+
+def test_a_file_system_that_cannot_be_mounted_says_where_to_look(node: Node) -> None:
+    with_lustre(node, "exit 0")
+    node.command("mount", "exit 5")
+    assert node.boot("lustre") == (
+        "failed: lustre: fs-0.fsx.us-east-1.amazonaws.com cannot be mounted: does its security group let the nodes in "
+        "on 988 and 1018-1023?"
+    )
+
+
+def test_without_ipv4_the_lustre_client_comes_by_a_name_with_ipv6_in_its_buckets_region(node: Node) -> None:
+    node.settings["ROOFLAB_IPV6_ONLY"] = "1"
+    with_lustre(node, "exit 0")
+    head = "HTTP/1.1 403 Forbidden\\r\\nx-amz-bucket-region: eu-west-1\\r\\n\\r\\n"
+    node.command("curl", f"case $* in -sSI*) printf '{head}' ;; *) echo key ;; esac")
+    assert node.boot("lustre") == "ok"
+    list_ = (node.root / "etc/apt/sources.list.d/fsx-lustre.list").read_text()
+    assert " https://fsx-lustre-client-repo.s3.dualstack.eu-west-1.amazonaws.com/ubuntu jammy main" in list_
 
 
 def test_a_kernel_without_a_lustre_client_says_what_to_do(node: Node) -> None:
@@ -229,41 +273,130 @@ def test_a_kernel_without_a_lustre_client_says_what_to_do(node: Node) -> None:
 
 
 def with_uv(node: Node, gpus_seen: int) -> None:
-    """`pip` brings a uv that makes a venv whose Python sees that many GPUs."""
+    """`pip` brings a uv that makes a venv whose Python sees that many GPUs, and that resolves links as uv may."""
     node.command("lsblk", "")
     node.command("findmnt", "exit 1")
     uv = node.root / "opt/rooflab/uv/bin/uv"
     uv.parent.mkdir(parents=True)
     python = node.root / "stand-in-python"
     python.write_text(
-        f'#!/bin/bash\n[ "$2" = {gpus_seen} ] || {{ echo "torch 2.13.0 sees {gpus_seen} GPUs" >&2; exit 1; }}\n'
+        f"#!/bin/bash\n"
+        f'case "$1 $2" in "- {gpus_seen}" | "-c import torch") exit ;; esac\n'
+        f'echo "torch 2.13.0 sees {gpus_seen} GPUs" >&2\nexit 1\n'
     )
-    uv.write_text(
-        f'#!/bin/bash\necho "uv $*" >>"{node.root}/calls"\n'
-        f'if [ "$1" = venv ]; then mkdir -p "${{!#}}/bin"; cp "{python}" "${{!#}}/bin/python"; fi\n'
-    )
+    uv.write_text(f"""\
+#!/bin/bash
+echo "uv $*" >>"{node.root}/calls"
+case $1 in
+--version) echo "uv 0.13.6 (x86_64)" ;;
+venv)
+    [ ! -e "{node.root}/no-python" ] || [[ $* == *python3.11* ]] || exit 1
+    bin=$(readlink -m "$UV_PYTHON_INSTALL_DIR")/bin
+    mkdir -p "$bin" "${{!#}}/bin" && cp "{python}" "$bin/python3.12"
+    ln -sf "$bin/python3.12" "${{!#}}/bin/python"
+    printf 'home = %s\\nversion_info = 3.12.4\\n' "$bin" >"${{!#}}/pyvenv.cfg" ;;
+esac
+""")
     python.chmod(0o755)
     uv.chmod(0o755)
     node.command("python3", "")
 
 
+def calls(node: Node, start: str) -> list[str]:
+    return [call for call in node.calls if call.startswith(start)]
+
+
 def test_python_installs_the_pins_and_comes_first_on_the_path(node: Node) -> None:
     with_uv(node, 4)
     assert node.boot("nvme", "python") == "ok"
-    (installed,) = [call for call in node.calls if call.startswith("uv pip install")]
+    (installed,) = calls(node, "uv pip install")
     assert installed.endswith("/bin/python torch==2.13.0 numpy==2.4.6")
     assert node.env()["PATH"].startswith(f"{node.root}/opt/rooflab/venv/bin:")
-    assert (node.root / "opt/rooflab/venv").resolve() == node.root / "var/lib/rooflab/scratch/venv", "never on Lustre"
+    scratch = node.root / "var/lib/rooflab/scratch"
+    assert (node.root / "opt/rooflab/venv").resolve() == scratch / "python/venv", "never on Lustre"
+
+
+def test_the_same_pins_are_not_installed_again(node: Node) -> None:
+    with_uv(node, 4)
+    assert node.boot("nvme", "python") == "ok"
+    before = node.calls
+    assert node.boot("nvme", "python") == "ok"
+    assert [call for call in node.calls[len(before) :] if call.startswith(("uv", "apt-get", "python3"))] == []
+
+
+def test_other_pins_are_brought_into_the_environment_that_is_there(node: Node) -> None:
+    with_uv(node, 4)
+    assert node.boot("nvme", "python") == "ok"
+    node.settings["ROOFLAB_PACKAGES"] = "torch==2.14.0 numpy==2.4.6"
+    assert node.boot("nvme", "python") == "ok"
+    assert len(calls(node, "uv venv")) == 1
+    assert calls(node, "uv pip install")[-1].endswith(" torch==2.14.0 numpy==2.4.6")
+
+
+def test_an_environment_that_lost_its_scratch_disk_is_made_anew(node: Node) -> None:
+    with_uv(node, 4)
+    assert node.boot("nvme", "python") == "ok"
+    shutil.rmtree(node.root / "var/lib/rooflab/scratch")
+    assert node.boot("nvme", "python") == "ok"
+    assert len(calls(node, "uv venv")) == 2
 
 
 def test_a_cpu_node_takes_torch_without_cuda(node: Node) -> None:
     node.settings["ROOFLAB_GPUS"] = "0"
     with_uv(node, 0)
     assert node.boot("nvme", "python") == "ok"
-    (installed,) = [call for call in node.calls if call.startswith("uv pip install")]
+    (installed,) = calls(node, "uv pip install")
     assert "--torch-backend cpu" in installed
 
 
 def test_torch_has_to_see_the_gpus(node: Node) -> None:
     with_uv(node, 0)
     assert node.boot("nvme", "python") == "failed: python: torch 2.13.0 sees 0 GPUs"
+
+
+def test_a_python_that_cannot_be_had_is_a_failure(node: Node) -> None:
+    with_uv(node, 4)
+    (node.root / "no-python").touch()
+    assert node.boot("nvme", "python").startswith("failed: python: ")
+
+
+def test_without_ipv4_ubuntus_python_takes_its_place_with_a_warning(node: Node) -> None:
+    node.settings["ROOFLAB_IPV6_ONLY"] = "1"
+    with_uv(node, 4)
+    (node.root / "no-python").touch()
+    assert node.boot("nvme", "python") == "ok"
+    assert "apt-get install -qy python3.11-venv python3.11-dev" in node.calls
+    warning = "warning: https://releases.astral.sh has no Python 3.12 for us: Ubuntu's own 3.11 takes its place"
+    assert warning in (node.home / "boot/python.log").read_text()
+
+
+def test_without_ipv4_everything_goes_by_names_with_ipv6(node: Node) -> None:
+    node.settings["ROOFLAB_IPV6_ONLY"] = "1"
+    node.command("curl", "")
+    sources = node.root / "etc/apt/sources.list"
+    sources.parent.mkdir()
+    sources.write_text(
+        "deb http://us-east-1.ec2.archive.ubuntu.com/ubuntu/ jammy main\n"
+        "deb http://security.ubuntu.com/ubuntu jammy-security main\n"
+    )
+    assert node.boot("ipv6") == "ok"
+    assert sources.read_text() == (
+        "deb http://archive.ubuntu.com/ubuntu/ jammy main\ndeb http://security.ubuntu.com/ubuntu jammy-security main\n"
+    )
+    assert 'Acquire::ForceIPv6 "true";' in (node.root / "etc/apt/apt.conf.d/91rooflab-ipv6").read_text()
+    agent = json.loads((node.root / "etc/amazon/ssm/amazon-ssm-agent.json").read_text())
+    assert agent == {
+        "Ssm": {"Endpoint": "https://ssm.us-east-1.api.aws"},
+        "Mgs": {"Endpoint": "https://ssmmessages.us-east-1.api.aws"},
+        "Mds": {"Endpoint": "https://ec2messages.us-east-1.api.aws"},
+    }
+    assert "systemctl restart amazon-ssm-agent.service" in node.calls
+    assert node.env()["AWS_USE_DUALSTACK_ENDPOINT"] == "true"
+
+
+def test_no_way_out_is_named(node: Node) -> None:
+    node.command("curl", "exit 7")
+    assert node.boot("ipv6") == (
+        "failed: ipv6: pypi.org does not answer over IPv6 after 0 s: does ::/0 of the subnet lead to an egress-only "
+        "gateway?"
+    )

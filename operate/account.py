@@ -55,12 +55,7 @@ class Account:
         """
         with self._lock:
             if service not in self._clients:
-                try:
-                    credentials = self._session.get_credentials()
-                except failed.BotoCoreError as error:  # a profile that needs a login, or is broken
-                    raise explain(error) from error
-                if credentials is None:
-                    raise explain(failed.NoCredentialsError())
+                self.credentials()
                 self._clients[service] = self._session.client(
                     service,
                     region_name=self.region,
@@ -73,6 +68,20 @@ class Account:
                     ),
                 )
             return self._clients[service]
+
+    def credentials(self) -> Any:
+        """botocore's credentials, which renew themselves.
+
+        Raises:
+            Problem: there are none.
+        """
+        try:
+            credentials = self._session.get_credentials()
+        except failed.BotoCoreError as error:  # a profile that needs a login, or is broken
+            raise explain(error) from error
+        if credentials is None:
+            raise explain(failed.NoCredentialsError())
+        return credentials
 
     def now(self) -> datetime:
         """The account's time, aware UTC: the Date header of its own answers, asked once and then carried on.

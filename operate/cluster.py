@@ -24,6 +24,7 @@ from operate.screen import Screen
 from operate.shell import LocalShell, Outcome, Shell, Shells, Unreachable, demand
 from operate.sshconfig import write_ssh_config
 from operate.stack import deployed_stack
+from operate.way import choose_way
 
 _BOOT_S = 300.0
 """A node this young may still be booting; an older one that does not answer is given `_PATIENCE_S`."""
@@ -142,27 +143,28 @@ class Cluster:
 
 
 def open_stack(account: Account, lab: Lab, screen: Screen, *, partial: bool = False) -> Cluster:
-    """The deployed lab: its nodes from EC2, this machine admitted, host keys pinned, ssh_config written.
+    """The deployed lab: its nodes from EC2, this machine admitted where they have public addresses, host keys pinned,
+    ssh_config written.
 
     With `partial`, fewer nodes than the lab was deployed with will do, as after a spot interruption.
 
     Raises:
-        Problem: not deployed, too few nodes, or no host keys.
+        Problem: not deployed, no way to the nodes, too few of them, or no host keys.
     """
     stack = deployed_stack(account, lab.stack)
+    way = choose_way(account, stack)
     with screen.stage(f"finding the nodes of {stack.name}") as say:
         nodes = await_nodes(account, stack, partial=partial, tell=say)
         folder = laptop.state(stack.name, account.endpoint)
-        address = admission.operator_address(account.endpoint)
-        for group in dict.fromkeys(group for node in nodes for group in node.groups):
-            admission.admit(account, group, {node.port for node in nodes if group in node.groups}, address)
+        if way.admits:
+            admission.admit_operator(account, stack, {node.port for node in nodes})
         pinned = hostkeys.pin(account, nodes, folder, tell=say)
     key = laptop.private_key()
     if not key.exists():
         raise Problem(f"{key} does not exist", "deploy from the clone that made the key, or copy its .rooflab/ here")
-    write_ssh_config(nodes, stack=stack.name, folder=folder, key=key)
+    write_ssh_config(nodes, stack=stack.name, folder=folder, key=key, way=way)
     shells: dict[str, Shell] = {
-        node.name: RemoteShell.to_node(node, host_keys=pinned[node.name], key=key) for node in nodes
+        node.name: RemoteShell.to_node(node, host_keys=pinned[node.name], key=key, way=way) for node in nodes
     }
     return Cluster(label=stack.name, target="stack", nodes=nodes, shells=Shells(shells), account=account)
 

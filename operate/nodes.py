@@ -20,7 +20,8 @@ class Node:
     name: str
     """node0, node1, … in the order of their tag, else of their private address."""
     address: str
-    """Where its sshd answers; empty while EC2 has not given it a public address."""
+    """Where its sshd answers: its public address, or its private one where it has no other; empty while EC2 has not
+    given it one."""
     user: str = "ubuntu"
     port: int = 22
     private_ip: str = ""
@@ -48,10 +49,11 @@ class Node:
         return self.address if self.on_loopback or not self.private_ip else self.private_ip
 
 
-def read_nodes(instances: Sequence[dict[str, Any]]) -> tuple[Node, ...]:
+def read_nodes(instances: Sequence[dict[str, Any]], *, private: bool = False) -> tuple[Node, ...]:
     """Nodes from EC2's description of instances, sorted and named: by their tag, so that a loss renames nobody.
 
-    A fleet's nodes carry no such tag; they are counted in the order of their addresses.
+    A fleet's nodes carry no such tag; they are counted in the order of their addresses. `private`: they are reached
+    through AWS, by their private addresses.
     """
 
     def order(instance: dict[str, Any]) -> tuple[int, int]:
@@ -64,7 +66,7 @@ def read_nodes(instances: Sequence[dict[str, Any]]) -> tuple[Node, ...]:
     return tuple(
         Node(
             name=f"node{int(_tag(instance, TAG_NODE)) if tagged else position}",
-            address=instance.get("PublicIpAddress", ""),
+            address=instance.get("PrivateIpAddress" if private else "PublicIpAddress", ""),
             user=_tag(instance, TAG_SSH_USER) or "ubuntu",
             port=int(_tag(instance, TAG_SSH_PORT) or 22),
             private_ip=instance.get("PrivateIpAddress", ""),
@@ -82,8 +84,11 @@ def _tag(instance: dict[str, Any], key: str) -> str:
     return next((str(tag["Value"]) for tag in instance.get("Tags", []) if tag["Key"] == key), "")
 
 
-def find_nodes(account: Account, stack: str) -> tuple[Node, ...]:
-    """The nodes of `stack` that EC2 says are pending or running, without waiting. May be empty."""
+def find_nodes(account: Account, stack: str, *, private: bool = False) -> tuple[Node, ...]:
+    """The nodes of `stack` that EC2 says are pending or running, without waiting. May be empty.
+
+    `private`: see `read_nodes`.
+    """
     pages = (
         account.client("ec2")
         .get_paginator("describe_instances")
@@ -95,7 +100,8 @@ def find_nodes(account: Account, stack: str) -> tuple[Node, ...]:
         )
     )
     return read_nodes(
-        [instance for page in pages for reservation in page["Reservations"] for instance in reservation["Instances"]]
+        [instance for page in pages for reservation in page["Reservations"] for instance in reservation["Instances"]],
+        private=private,
     )
 
 
@@ -108,15 +114,17 @@ def await_nodes(
     tell: Callable[[str], None] = lambda _: None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[Node, ...]:
-    """All nodes of `stack`, running and with an address. With `partial`, those that are left, if any, will do.
+    """All nodes of `stack`, running and with the address they are reached by. With `partial`, those that are left, if
+    any, will do.
 
     Raises:
         Problem: fewer came up than the stack asked for (with the fleet's own words), or they do not get to run.
     """
     wanted = int(stack.outputs.get(Output.NODES, "1"))
+    private = stack.outputs.get(Output.ACCESS) in ("endpoint", "session")
     waited_s = 0.0
     while True:
-        nodes = find_nodes(account, stack.name)
+        nodes = find_nodes(account, stack.name, private=private)
         if len(nodes) < wanted and not partial:
             raise _too_few(account, stack, len(nodes), wanted)
         slow = [node for node in nodes if node.state != "running" or not node.address]
@@ -125,7 +133,7 @@ def await_nodes(
         listed = ", ".join(f"{node.name} ({node.instance_id}) is {node.state}" for node in slow)
         if waited_s >= limit_s:
             raise Problem(
-                f"after {limit_s:.0f} s {listed}, not running with a public address",
+                f"after {limit_s:.0f} s {listed}, not running with a {'private' if private else 'public'} address",
                 f"look at it in the EC2 console, or fab teardown and {deploy_command(stack.name)}",
             )
         tell(listed)

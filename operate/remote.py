@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from shlex import quote
-from threading import Lock
+from threading import Lock, Thread
 
 import paramiko
 from fabric import Config, Connection
@@ -23,29 +23,36 @@ from paramiko.ssh_exception import (
 )
 
 from operate.hostkeys import host_name
+from operate.line import Line
 from operate.nodes import Node
 from operate.problem import Problem
-from operate.session import START, Session
+from operate.session import START, Session, pieces
 from operate.shell import Outcome, Unreachable
+from operate.way import CONNECT_S, Direct, Way
 
-CONNECT_S = 10.0
-"""Longest wait for a connection, and for each step of its handshake."""
+DIRECT = Direct()
 _KEEPALIVE_S = 15
-_PIECE = 1 << 16
+_PAUSES_S = (0.5, 1.5)
+"""Before the second and the third try of a connection that was dropped."""
+_NEAR_S = 5.0
+_BOOTING = "is it still booting? try again"
 
 
 class RemoteShell:
     """One node's bash over one SSH connection, opened when first needed and again when it broke."""
 
-    def __init__(self, node: Node, connection: Connection) -> None:
+    def __init__(self, node: Node, connection: Connection, way: Way) -> None:
         self.node = node
         self._connection = connection
+        self._way = way
+        self._line: Line | None = None
+        self._since = 0.0
         self._lock = Lock()
         self._turn = Lock()
         self._session: Session | None = None
 
     @classmethod
-    def to_node(cls, node: Node, *, host_keys: Iterable[str], key: Path) -> "RemoteShell":
+    def to_node(cls, node: Node, *, host_keys: Iterable[str], key: Path, way: Way = DIRECT) -> "RemoteShell":
         """A shell on a lab's node: only the pinned `host_keys` ("TYPE BASE64") and only the private `key` count."""
         connection = Connection(
             node.address,
@@ -59,7 +66,7 @@ class RemoteShell:
             kind, _, encoded = pinned.partition(" ")
             host_key = paramiko.PKey.from_type_string(kind, base64.b64decode(encoded))
             connection.client.get_host_keys().add(host_name(node.address, node.port), kind, host_key)
-        return cls(node, connection)
+        return cls(node, connection, way)
 
     @classmethod
     def to_host(cls, name: str, spec: str) -> "RemoteShell":
@@ -71,7 +78,7 @@ class RemoteShell:
             if path.exists():
                 connection.client.load_system_host_keys(str(path))
         node = Node(name=name, address=connection.host, user=connection.user, port=connection.port)
-        return cls(node, connection)
+        return cls(node, connection, DIRECT)
 
     def run(self, command: str, *, stdin: bytes = b"", timeout_s: float = 60) -> Outcome:
         """See `operate.shell.Shell.run`. A command is never sent twice."""
@@ -86,7 +93,7 @@ class RemoteShell:
         except TimeoutError:
             raise self._lost(f"answers no more: a command took over {timeout_s:.0f} s") from None
         except (OSError, EOFError, SSHException) as error:
-            raise self._lost(f"lost its connection ({error or type(error).__name__})") from None
+            raise self._cut(error) from None
 
     def _standing(self) -> Session:
         """The session that stays, started where there is none."""
@@ -97,12 +104,14 @@ class RemoteShell:
     def _once(self, command: str, stdin: bytes, until: float) -> Outcome:
         """A command in a channel of its own, with `stdin`."""
         channel = self._channel(f"exec bash --norc -c {quote(command)}")
+        stdout, stderr = bytearray(), bytearray()
         try:
-            channel.settimeout(max(0.001, until - time.monotonic()))
-            channel.sendall(stdin)
-            channel.shutdown_write()
-            stdout = b"".join(_pieces(channel, until))
-            stderr = b"".join(iter(lambda: channel.recv_stderr(_PIECE), b""))
+            if stdin:
+                Thread(target=_feed, args=(channel, stdin, until), name=f"stdin-{self.node.name}", daemon=True).start()
+            else:
+                channel.shutdown_write()
+            for piece in pieces(channel, lambda: until - time.monotonic()):
+                (stderr if piece.of_stderr else stdout).extend(piece.data)
             if not channel.status_event.wait(max(0.0, until - time.monotonic())):
                 raise TimeoutError
             code = channel.recv_exit_status()
@@ -110,28 +119,37 @@ class RemoteShell:
             channel.close()
         if code == -1:  # paramiko's sign that the connection ended before the command did
             raise EOFError("the connection ended")
-        return Outcome(code=code, stdout=stdout, stderr=stderr)
+        return Outcome(code=code, stdout=bytes(stdout), stderr=bytes(stderr))
 
     def stream(self, command: str, *, idle_s: float) -> Iterator[bytes]:
         """See `operate.shell.Shell.stream`."""
         channel = self._channel(f"exec bash --norc -c {quote(command)}")
         try:
-            channel.settimeout(idle_s)
             channel.shutdown_write()
-            while piece := channel.recv(_PIECE):
-                yield piece
+            for piece in pieces(channel, lambda: idle_s):
+                if not piece.of_stderr:
+                    yield piece.data
             if not channel.status_event.wait(idle_s) or channel.recv_exit_status() == -1:
-                raise self._lost("lost its connection")
+                raise EOFError
         except TimeoutError:
             raise self._lost(f"was silent for {idle_s:.0f} s") from None
         except (OSError, EOFError, SSHException) as error:
-            raise self._lost(f"lost its connection ({error or type(error).__name__})") from None
+            raise self._cut(error) from None
         finally:
             channel.close()
 
     def close(self) -> None:
         """See `operate.shell.Shell.close`."""
         self._connection.client.close()
+        if self._line is not None:
+            self._line.close()
+
+    def _cut(self, error: Exception) -> Unreachable:
+        lifetime_s = self._way.lifetime_s
+        if lifetime_s is not None and time.monotonic() - self._since >= lifetime_s - _NEAR_S:
+            return self._lost(f"was cut off, as every connection{self._way.through} is after {lifetime_s / 60:.0f} min")
+        said = (self._line.why() if self._line else "") or str(error)
+        return self._lost(f"lost its connection ({said})" if said else "lost its connection")
 
     def _lost(self, why: str) -> Unreachable:
         self.close()
@@ -155,9 +173,24 @@ class RemoteShell:
         transport = self._connection.client.get_transport()
         if transport is not None and transport.is_active():
             return transport
-        where = f"{self.node.name} ({self._connection.host} port {self._connection.port})"
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                self._attempt()
+                break
+            except _Dropped:  # sshd was there: while a node boots, it starts, stops and starts again
+                if pause_s is None:
+                    raise
+                time.sleep(pause_s)
+        transport = self._connection.client.get_transport()
+        assert transport is not None
+        return transport
+
+    def _attempt(self) -> None:
+        where = f"{self.node.name} ({self._connection.host} port {self._connection.port}{self._way.through})"
         try:
             self._connect()
+        except Problem:  # the way's own
+            raise
         except BadHostKeyException:
             raise Problem(
                 f"{where} shows another host key than the one pinned for it",
@@ -171,30 +204,36 @@ class RemoteShell:
                 f"{where} does not accept the key of {self._connection.user} ({error})",
                 "was the stack deployed with this clone's .rooflab/id_ed25519.pub? if not, deploy it anew from here",
             ) from None
-        except (NoValidConnectionsError, TimeoutError, ConnectionError, socket.gaierror) as error:
-            raise Unreachable(
-                f"{where} does not answer ({_reason(error)})",
-                "fab nodes shows what EC2 says of it; on AWS your own address may have changed: try again"
-                if self.node.instance_id
-                else "is the name right, and does sshd run there? plain ssh says more",
-            ) from None
+        except (NoValidConnectionsError, TimeoutError, ConnectionRefusedError, socket.gaierror) as error:
+            raise self._silent(where, error) from None
         except (SSHException, OSError, EOFError) as error:
             if "not found in known_hosts" in str(error):
                 raise self._unknown(where) from None
-            raise Unreachable(f"{where} speaks no SSH ({_reason(error)})", "is it still booting? try again") from None
-        transport = self._connection.client.get_transport()
-        assert transport is not None
-        return transport
+            if said := self._line.why() if self._line else "":
+                raise _Dropped(f"{where} cannot be reached ({said})", _BOOTING) from None
+            if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+                raise self._silent(where, error) from None
+            raise _Dropped(
+                f"{where} speaks no SSH ({_reason(error)}; tried {len(_PAUSES_S) + 1} times)", _BOOTING
+            ) from None
+
+    def _silent(self, where: str, error: Exception) -> Unreachable:
+        return Unreachable(
+            f"{where} does not answer ({_reason(error)})",
+            "fab nodes shows what EC2 says of it; on AWS your own address may have changed: try again"
+            if self.node.instance_id
+            else "is the name right, and does sshd run there? plain ssh says more",
+        )
 
     def _connect(self) -> None:
         connection = self._connection
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         connection.connect_kwargs.update(banner_timeout=CONNECT_S, auth_timeout=CONNECT_S)
+        self.close()
+        self._line, self._since = None, time.monotonic()
         if not connection.gateway:
-            line = socket.create_connection((connection.host, connection.port), timeout=CONNECT_S)
-            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.connect_kwargs["sock"] = line
-        connection.client.close()
+            self._line = self._way.open(self.node)
+            connection.connect_kwargs["sock"] = self._line.socket
         connection.open()
         connection.transport.set_keepalive(_KEEPALIVE_S)
 
@@ -207,17 +246,22 @@ class RemoteShell:
         )
 
 
+class _Dropped(Unreachable):
+    """The connection came about and ended before SSH began."""
+
+
 class _Refused(Unreachable):
     """sshd answers before cloud-init has put the key in place: worth another try while a node boots."""
 
 
-def _pieces(channel: paramiko.Channel, until: float) -> Iterator[bytes]:
-    while piece := channel.recv(_PIECE):
-        yield piece
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        channel.settimeout(left)
+def _feed(channel: paramiko.Channel, stdin: bytes, until: float) -> None:
+    """Send `stdin`, beside whoever reads: a command may write much before it has read all."""
+    try:
+        channel.settimeout(max(0.001, until - time.monotonic()))
+        channel.sendall(stdin)
+        channel.shutdown_write()
+    except (OSError, EOFError):
+        return  # the command or the connection ended first: whoever reads is told
 
 
 def _reason(error: Exception) -> str:

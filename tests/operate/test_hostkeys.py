@@ -13,6 +13,7 @@ from operate.account import Account
 from operate.nodes import Node
 from operate.problem import Problem
 from operate.sshconfig import ssh_config
+from operate.way import Direct
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGk"
 CONSOLE = f"""boot
@@ -89,9 +90,12 @@ def test_a_console_without_keys_is_waited_for_and_then_named(tmp_path):
 
 
 def test_the_ssh_config_trusts_nothing_but_the_pins():
-    text = ssh_config([node(port=2222)], stack="Lab3Stack-alice", known_hosts=Path("/x/known_hosts"), key=Path("/k"))
+    known_hosts, key = Path("/x/known_hosts"), Path("/50%/k")
+    text = ssh_config([node(port=2222)], stack="Lab3Stack-alice", known_hosts=known_hosts, key=key, way=Direct())
     assert "Host node0 lab3-alice-node0\n    HostName 198.51.100.7\n    Port 2222\n    User ubuntu\n" in text
     for line in ("StrictHostKeyChecking yes", 'UserKnownHostsFile "/x/known_hosts"', "GlobalKnownHostsFile none",
                  "IdentitiesOnly yes", "ForwardAgent no"):  # fmt: skip
         assert f"    {line}\n" in text
+    assert 'IdentityFile "/50%%/k"' in text, "a % is OpenSSH's own sign"
     assert "accept-new" not in text
+    assert "ProxyCommand" not in text

@@ -6,7 +6,6 @@ import pytest
 from moto import mock_aws
 
 from labs.names import TAG_NODE, TAG_STACK
-from operate import admission
 from operate.account import Account
 from operate.nodes import await_nodes, find_nodes, read_nodes
 from operate.problem import Problem
@@ -104,7 +103,7 @@ def test_an_empty_fleet_says_why_in_ec2s_words(account, monkeypatch):
 
 def test_a_node_that_stays_pending_is_waited_for_and_then_named(account, monkeypatch):
     pending = read_nodes([instance("i-a", "10.0.0.1", state="pending", public="")])
-    monkeypatch.setattr("operate.nodes.find_nodes", lambda *_: pending)
+    monkeypatch.setattr("operate.nodes.find_nodes", lambda *_, **__: pending)
     slept: list[float] = []
     told: list[str] = []
     with pytest.raises(Problem, match=r"after 9 s node0 \(i-a\) is pending"):
@@ -120,27 +119,23 @@ def test_a_stack_that_is_not_there_names_the_command_that_deploys_it(account):
     assert destroy_command("Lab3Stack-alice") == "cdk destroy Lab3Stack -c name=alice"
 
 
-def test_the_operator_is_let_in_once_and_taken_out_again(account):
-    ec2 = account.client("ec2")
-    group = ec2.create_security_group(GroupName="g", Description="d")["GroupId"]
-    assert admission.admit(account, group, [22, 2222], "203.0.113.9")
-    assert not admission.admit(account, group, [2222, 22], "203.0.113.9"), "the second time nothing is made"
-    rules = [rule for rule in ec2.describe_security_group_rules()["SecurityGroupRules"] if rule["GroupId"] == group]
-    opened = [(rule["CidrIpv4"], rule["FromPort"], rule["Description"]) for rule in rules if not rule["IsEgress"]]
-    assert sorted(opened) == [("203.0.113.9/32", 22, "rooflab operator"), ("203.0.113.9/32", 2222, "rooflab operator")]
-    assert admission.withdraw(account, group) == 2
-    assert admission.withdraw(account, group) == 0
-    assert admission.withdraw(account, "sg-0123456789abcdef0") == 0, "a group that is gone has no rule"
+def test_nodes_without_a_public_address_are_reached_by_their_private_one(account, monkeypatch):
+    found = [instance("i-a", "10.0.0.7", public="198.51.100.7"), instance("i-b", "10.0.0.9", public="")]
+    asked: list[bool] = []
 
+    def find_nodes(*_, private):
+        asked.append(private)
+        return read_nodes(found, private=private)
 
-def test_rules_of_others_are_left_alone(account):
-    ec2 = account.client("ec2")
-    group = ec2.create_security_group(GroupName="g", Description="d")["GroupId"]
-    theirs = {"CidrIp": "192.0.2.1/32", "Description": "someone else"}
-    ec2.authorize_security_group_ingress(
-        GroupId=group, IpPermissions=[{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [theirs]}]
-    )
-    assert admission.withdraw(account, group) == 0
+    monkeypatch.setattr("operate.nodes.find_nodes", find_nodes)
+    for way in ("endpoint", "session"):
+        nodes = await_nodes(
+            account, stack(Nodes="2", Access=way), sleep=lambda _: pytest.fail("there is nothing to wait")
+        )
+        assert [node.address for node in nodes] == ["10.0.0.7", "10.0.0.9"]
+    with pytest.raises(Problem, match=r"after 3 s node1 \(i-b\) is running, not running with a public address"):
+        await_nodes(account, stack(Nodes="2", Access="elastic"), limit_s=3, sleep=lambda _: None)
+    assert asked == [True, True, False, False]
 
 
 def test_the_accounts_clock_is_its_own(account):

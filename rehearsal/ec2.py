@@ -4,10 +4,18 @@ from typing import Any
 
 from moto.ec2.models import elastic_network_interfaces
 
+from rehearsal import connect
+from rehearsal.connect import ConnectEndpoints
 from rehearsal.faults import Faults
 from rehearsal.fleets import Fleets
+from rehearsal.holds import Holds
+from rehearsal.images import Images
+from rehearsal.ipv6 import Ipv6
 from rehearsal.machines import Machines
+from rehearsal.market import Market, SpotMarket
 from rehearsal.networks import Networks
+from rehearsal.quotas import Quotas
+from rehearsal.tunnel import Tunnel
 
 
 class _Attachment(elastic_network_interfaces.Attachment):  # type: ignore[misc]  # moto ships no types
@@ -18,8 +26,38 @@ class _Attachment(elastic_network_interfaces.Attachment):  # type: ignore[misc] 
         self.network_card_index = getattr(eni, "network_card_index", 0)
 
 
-def install(machines: Machines, faults: Faults) -> Any:
+def _mend_associations() -> None:
+    """An address that EC2 assigned by itself is Amazon's: that is how a bill tells it from an Elastic IP."""
+    interface = elastic_network_interfaces.NetworkInterface
+    original = interface.association.fget
+
+    def association(self: Any) -> dict[str, Any]:
+        found: dict[str, Any] = original(self)
+        return {**found, "ipOwnerId": "amazon"} if found and not found.get("allocationId") else found
+
+    interface.association = property(association)
+
+
+def install(machines: Machines, faults: Faults, holds: Holds, quotas: Quotas, market: Market, tunnel: Tunnel) -> Any:
     """What is to answer EC2's requests, tied to this rehearsal's machines."""
     elastic_network_interfaces.Attachment = _Attachment
-    bound: Any = type("Ec2", (Fleets, Networks), {"machines": machines, "faults": faults})
+    _mend_associations()
+    tied = {"machines": machines, "faults": faults, "holds": holds, "quotas": quotas, "market": market,
+            "tunnel": tunnel}  # fmt: skip
+    bound: Any = type("Ec2", (Fleets, ConnectEndpoints, SpotMarket, Ipv6, Images, Networks), tied)
     return bound.dispatch
+
+
+def tunnel(machines: Machines, holds: Holds, *, key: str, secret: str, region: str) -> Tunnel:
+    """The tunnel of all Instance Connect Endpoints."""
+    endpoints = ConnectEndpoints.endpoints
+
+    def check(id: str, address: str, port: int) -> None:
+        connect.target(endpoints, holds, machines.instances(), id, address, port)
+
+    def lead(id: str, address: str, port: int) -> Any:
+        instance = connect.target(endpoints, holds, machines.instances(), id, address, port)
+        connect.demand_admitted(endpoints[id], instance)
+        return machines.nodes.connect(instance.id)
+
+    return Tunnel(key=key, secret=secret, region=region, check=check, connect=lead)

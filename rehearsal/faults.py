@@ -36,6 +36,8 @@ class Faults:
             self._refusals: list[_Refusals] = []
             self._deletions: dict[str, int] = {}
             self._ticks: list[dict[str, str]] = []
+            self.fleets_fail = False
+            """Whether CreateFleet raises where it comes up with nothing, instead of answering with its errors alone."""
             self.vcpus: int | None = None
             """vCPUs that the quota allows to run; None: the account's own quota."""
             self.fsx_making_s = 0.0
@@ -56,6 +58,11 @@ class Faults:
             for slot in limits:
                 self._capacity[slot] -= granted
             return granted
+
+    def room(self, kind: str, zone: str, wanted: int) -> int:
+        """How many of the wanted instances the zone has; they are not taken."""
+        with self._lock:
+            return min([wanted, *(self._capacity[slot] for slot in self._limits(kind, zone))])
 
     def give_back(self, kind: str, zone: str, count: int) -> None:
         """Give back what `grant` took and nobody used."""

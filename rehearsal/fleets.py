@@ -11,15 +11,29 @@ from typing import Any
 from moto.core.responses import ActionResult
 from moto.moto_api._internal import mock_random
 
+from labs.instances import instance_type
 from rehearsal import clock, launch
 from rehearsal.errors import AwsError, NotRehearsed
 from rehearsal.instances import Instances, shortage
 from rehearsal.launch import Order
+from rehearsal.market import Market
 
 _HONOURED = {"ClientToken", "DryRun", "LaunchTemplateConfigs", "OnDemandOptions", "SpotOptions", "TagSpecifications",
              "TargetCapacitySpecification", "TerminateInstancesWithExpiration", "Type",
              "ExcessCapacityTerminationPolicy", "ReplaceUnhealthyInstances"}  # fmt: skip
 _HONOURED_OF_OVERRIDE = {"InstanceType", "SubnetId", "AvailabilityZone", "MaxPrice", "Priority", "ImageId", "Placement"}
+
+_HONOURED_OF_TARGET = {"TotalTargetCapacity", "DefaultTargetCapacityType", "OnDemandTargetCapacity",
+                       "SpotTargetCapacity"}  # fmt: skip
+_HONOURED_OF_OPTIONS = {"AllocationStrategy", "InstanceInterruptionBehavior", "SingleInstanceType",
+                        "SingleAvailabilityZone", "MinTargetCapacity"}  # fmt: skip
+_STRATEGIES = {
+    "SpotOptions": ("lowest-price", "diversified", "capacity-optimized", "capacity-optimized-prioritized",
+                    "price-capacity-optimized"),
+    "OnDemandOptions": ("lowest-price", "prioritized"),
+}  # fmt: skip
+_LIFECYCLES = {"on-demand": "OnDemand", "spot": "Spot"}
+_NO_SPOT = AwsError("InsufficientInstanceCapacity", "There is no Spot capacity available that matches your request.")
 
 
 @dataclass(kw_only=True)
@@ -28,8 +42,6 @@ class Fleet:
 
     id: str
     request: dict[str, Any]
-    lifecycle: str
-    """"spot" or "on-demand"."""
     created: datetime
     state: str = "active"
     launched: list[dict[str, Any]] = field(default_factory=list)
@@ -47,11 +59,19 @@ class _Candidate:
     named: dict[str, Any]
     order: Order
     zone: str
+    lifecycle: str
+    """"spot" or "on-demand"."""
+
+    @property
+    def kind(self) -> str:
+        """Instance type."""
+        return str(self.order["InstanceType"])
 
 
 class Fleets(Instances):
     """Create, describe and delete."""
 
+    market: Market
     fleets: dict[str, Fleet] = {}  # noqa: RUF012  # the account's, whichever request asks
     fleet_tokens: dict[str, str] = {}  # noqa: RUF012  # fleet ids by client token
 
@@ -62,21 +82,24 @@ class Fleets(Instances):
         token = request.get("ClientToken")
         if token and token in self.fleet_tokens:
             return ActionResult(_created(self.fleets[self.fleet_tokens[token]]))
-        target = request["TargetCapacitySpecification"]
-        lifecycle = target.get("DefaultTargetCapacityType") or "on-demand"
         id = "fleet-" + "-".join(mock_random.get_random_hex(length) for length in (8, 4, 4, 4, 12))
-        fleet = Fleet(id=id, request=request, lifecycle=lifecycle, created=clock.now())
+        fleet = Fleet(id=id, request=request, created=clock.now())
+        for lifecycle, count in _targets(request["TargetCapacitySpecification"]).items():
+            if count:
+                options = request.get("SpotOptions" if lifecycle == "spot" else "OnDemandOptions") or {}
+                gangs = _gangs(list(self._candidates(fleet, lifecycle, options)), options)
+                self._fill(fleet, self._in_order(gangs, count, options), count, options)
+        if self.faults.fleets_fail and not fleet.launched:
+            raise AwsError(fleet.errors[0]["ErrorCode"], fleet.errors[0]["ErrorMessage"])
         for key, value in self._fleet_tags(request, "fleet").items():
             self.ec2_backend.create_tags([id], {key: value})
-        options = request.get("SpotOptions" if lifecycle == "spot" else "OnDemandOptions") or {}
-        candidates = list(self._candidates(fleet))
-        self._fill(fleet, _gangs(candidates, options), int(target["TotalTargetCapacity"]), options)
         self.fleets[id] = fleet
         if token:
             self.fleet_tokens[token] = id
         return ActionResult(_created(fleet))
 
-    def _candidates(self, fleet: Fleet) -> Iterator[_Candidate]:
+    def _candidates(self, fleet: Fleet, lifecycle: str, options: dict[str, Any]) -> Iterator[_Candidate]:
+        behaviour = options.get("InstanceInterruptionBehavior", "terminate") if lifecycle == "spot" else "terminate"
         for config in fleet.request["LaunchTemplateConfigs"]:
             named = dict(config.get("LaunchTemplateSpecification") or {})
             template = self.template_data(named)
@@ -87,11 +110,40 @@ class Fleets(Instances):
                 shown = {"LaunchTemplateSpecification": named, **({"Overrides": override} if override else {})}
                 try:
                     order = _order(template, override)
+                    if behaviour != "terminate" and (order.get("Placement") or {}).get("GroupName"):
+                        raise launch.grouped_spot(behaviour)
                     zone = self.prepare(order)
                 except AwsError as error:
-                    fleet.errors.append(_error(shown, fleet.lifecycle, error))
+                    fleet.errors.append(_error(shown, lifecycle, error))
                     continue
-                yield _Candidate(named=shown, order=order, zone=zone)
+                yield _Candidate(named=shown, order=order, zone=zone, lifecycle=lifecycle)
+
+    def _in_order(self, gangs: list[list[_Candidate]], count: int, options: dict[str, Any]) -> list[list[_Candidate]]:
+        """The gangs as the allocation strategy prefers them; their order in the request breaks a tie.
+
+        Of those that have room now, and then of the others, price-capacity-optimized takes the cheapest first.
+        """
+        strategy = options.get("AllocationStrategy", "lowest-price")
+
+        def rank(gang: list[_Candidate]) -> tuple[float, ...]:
+            prices = [self._price(candidate) for candidate in gang]
+            priority = min(float(c.named.get("Overrides", {}).get("Priority") or 0) for c in gang)
+            room = sum(self.faults.room(candidate.kind, candidate.zone, count) for candidate in gang) >= count
+            likely = max(self.market.score([candidate.kind], candidate.zone, count) for candidate in gang)
+            return {
+                "price-capacity-optimized": (not room, min(prices)), "lowest-price": (min(prices),),
+                "capacity-optimized": (not room, -likely), "diversified": (),
+                "capacity-optimized-prioritized": (not room, priority, -likely), "prioritized": (priority,),
+            }[strategy]  # fmt: skip
+
+        return sorted(gangs, key=rank)
+
+    def _price(self, candidate: _Candidate) -> float:
+        kind = instance_type(candidate.kind)
+        price = kind.usd_per_hour
+        if candidate.lifecycle == "spot":
+            price = self.market.price(candidate.kind, candidate.zone, clock.now())
+        return float("inf") if price is None else price
 
     def _fill(self, fleet: Fleet, gangs: list[list[_Candidate]], target: int, options: dict[str, Any]) -> None:
         """Fill the target from the first gang that can give the least that was asked for."""
@@ -100,16 +152,21 @@ class Fleets(Instances):
             granted: list[tuple[_Candidate, int]] = []
             left = target
             for candidate in gang:
-                count = self.faults.grant(candidate.order["InstanceType"], candidate.zone, left)
+                try:
+                    self.demand_quota(candidate.order, left, spot=candidate.lifecycle == "spot")
+                except AwsError as error:
+                    fleet.errors.append(_error(candidate.named, candidate.lifecycle, error))
+                    continue
+                count = self.faults.grant(candidate.kind, candidate.zone, left)
                 granted.append((candidate, count))
                 left -= count
                 if not left:
                     break
-                error = shortage(candidate.order["InstanceType"], candidate.zone)
-                fleet.errors.append(_error(candidate.named, fleet.lifecycle, error))
+                short = _NO_SPOT if candidate.lifecycle == "spot" else shortage(candidate.kind, candidate.zone)
+                fleet.errors.append(_error(candidate.named, candidate.lifecycle, short))
             if target - left < max(least, 1):
                 for candidate, count in granted:
-                    self.faults.give_back(candidate.order["InstanceType"], candidate.zone, count)
+                    self.faults.give_back(candidate.kind, candidate.zone, count)
                 continue
             for candidate, count in granted:
                 if count:
@@ -118,14 +175,10 @@ class Fleets(Instances):
 
     def _launch(self, fleet: Fleet, candidate: _Candidate, count: int) -> None:
         tags = {"aws:ec2:fleet-id": fleet.id, **self._fleet_tags(fleet.request, "instance")}
-        instances = self.launch(candidate.order, count, tags).instances
-        for instance in instances:
-            if fleet.lifecycle == "spot":
-                instance.lifecycle = "spot"
-                instance.spot_instance_request_id = f"sir-{mock_random.get_random_hex(8)}"
+        instances = self.launch(candidate.order, count, tags, spot=candidate.lifecycle == "spot").instances
         fleet.launched.append({
-            "LaunchTemplateAndOverrides": candidate.named, "Lifecycle": fleet.lifecycle,
-            "InstanceType": candidate.order["InstanceType"], "InstanceIds": [instance.id for instance in instances],
+            "LaunchTemplateAndOverrides": candidate.named, "Lifecycle": candidate.lifecycle,
+            "InstanceType": candidate.kind, "InstanceIds": [instance.id for instance in instances],
         })  # fmt: skip
 
     def _fleet_tags(self, request: dict[str, Any], kind: str) -> dict[str, str]:
@@ -140,7 +193,7 @@ class Fleets(Instances):
 
     def _described(self, fleet: Fleet) -> dict[str, Any]:
         tags = self.ec2_backend.tags.get(fleet.id, {})
-        alive = [id for id in fleet.instances if self.ec2_backend.get_instance(id).state != "terminated"]
+        alive = [id for id in fleet.instances if self.ec2_backend.get_instance(id).state in ("pending", "running")]
         return {
             "FleetId": fleet.id, "FleetState": fleet.state, "Type": "instant", "CreateTime": fleet.created,
             "ActivityStatus": "fulfilled" if alive else "error", "FulfilledCapacity": float(len(alive)),
@@ -153,10 +206,6 @@ class Fleets(Instances):
     def describe_fleet_instances(self) -> ActionResult:
         # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeFleetInstances.html
         raise AwsError("UnsupportedOperation", "DescribeFleetInstances knows no instant fleets: use DescribeFleets")
-
-    def describe_spot_price_history(self) -> ActionResult:
-        # moto's price of $0.00001 in 2006 would flatter every estimate.
-        raise NotRehearsed("DescribeSpotPriceHistory: it has no market")
 
     def delete_fleets(self) -> ActionResult:
         self.error_on_dryrun()
@@ -184,12 +233,18 @@ def _check(request: dict[str, Any]) -> None:
     target = request.get("TargetCapacitySpecification") or {}
     if int(target.get("TotalTargetCapacity") or 0) < 1:
         raise AwsError("InvalidParameterValue", "TotalTargetCapacity must be at least 1")
-    if unknown := sorted(set(target) - {"TotalTargetCapacity", "DefaultTargetCapacityType"}):
+    if unknown := sorted(set(target) - _HONOURED_OF_TARGET):
         raise NotRehearsed(f"CreateFleet: TargetCapacitySpecification.{unknown[0]}")
+    if min(counts := _targets(target).values()) < 0 or sum(counts) != int(target["TotalTargetCapacity"]):
+        raise AwsError("InvalidParameterValue", "On-demand and Spot target capacity do not make up the total")
     if target.get("DefaultTargetCapacityType", "on-demand") not in ("on-demand", "spot"):
         raise NotRehearsed(f"CreateFleet: DefaultTargetCapacityType {target['DefaultTargetCapacityType']}")
     for name in ("SpotOptions", "OnDemandOptions"):
         options = request.get(name) or {}
+        if unknown := sorted(set(options) - _HONOURED_OF_OPTIONS):
+            raise NotRehearsed(f"CreateFleet: {name}.{unknown[0]}")
+        if (strategy := options.get("AllocationStrategy")) not in (None, *_STRATEGIES[name]):
+            raise AwsError("InvalidParameterValue", f"AllocationStrategy '{strategy}' is not valid in {name}")
         if options.get("MinTargetCapacity") and not (
             options.get("SingleAvailabilityZone") or options.get("SingleInstanceType")
         ):
@@ -199,6 +254,16 @@ def _check(request: dict[str, Any]) -> None:
             )
     if not request.get("LaunchTemplateConfigs"):
         raise AwsError("MissingParameter", "The request must contain the parameter LaunchTemplateConfigs")
+
+
+def _targets(target: dict[str, Any]) -> dict[str, int]:
+    """How many of each lifecycle, what is named apart first; the rest is of the default one."""
+    total, usual = int(target["TotalTargetCapacity"]), target.get("DefaultTargetCapacityType") or "on-demand"
+    named = {
+        "on-demand": int(target.get("OnDemandTargetCapacity") or 0),
+        "spot": int(target.get("SpotTargetCapacity") or 0),
+    }
+    return {**named, usual: named[usual] or total - sum(named.values())}
 
 
 def _order(template: dict[str, Any], override: dict[str, Any]) -> Order:

@@ -1,28 +1,28 @@
-"""Instances: launched, ended and reached as on AWS, where moto differs."""
+"""Instances: launched and reached as on AWS, where moto differs."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 from moto.core.types import Base64EncodedString
 from moto.ec2.utils import parse_user_data
+from moto.moto_api._internal import mock_random
 
 from rehearsal import clock, launch
+from rehearsal.ending import Endings
 from rehearsal.errors import AwsError
 from rehearsal.faults import Faults
 from rehearsal.launch import Order
-from rehearsal.machines import Machines
-from rehearsal.orders import Orders
+from rehearsal.quotas import Quotas
 
 _CARD_STRIDE = 100
 """moto keys a machine's interfaces by device index alone; card * stride + device keeps cards apart."""
 
 
-class Instances(Orders):
+class Instances(Endings):
     """RunInstances and what follows from it."""
 
-    machines: Machines
     faults: Faults
+    quotas: Quotas
     launched: dict[str, Any] = {}  # noqa: RUF012  # reservations by client token: a repeated request is one request
 
     def run_instances(self) -> ActionResult:
@@ -35,16 +35,23 @@ class Instances(Orders):
         self.error_on_dryrun()
         zone = self.prepare(order)
         least, most = int(request.get("MinCount") or 1), int(request.get("MaxCount") or 1)
+        spot = launch.market_of(order) == "spot"
+        self.demand_quota(order, least, spot=spot)
         count = self.faults.grant(order["InstanceType"], zone, most)
         if count < least:
             self.faults.give_back(order["InstanceType"], zone, count)
             raise shortage(order["InstanceType"], zone)
-        reservation = self.launch(order, count, tags={})
+        reservation = self.launch(order, count, tags={}, spot=spot)
         if token:
             self.launched[token] = reservation
         return ActionResult(reservation)
 
-    def launch(self, order: Order, count: int, tags: dict[str, str]) -> Any:
+    def demand_quota(self, order: Order, count: int, *, spot: bool) -> None:
+        """Raises: AwsError, the account's vCPU quota has no room for so many more."""
+        if not launch.reservation_of(order):  # reserved capacity counted when it was reserved
+            self.quotas.demand_vcpus(order["InstanceType"], count, self.standing(), spot=spot)
+
+    def launch(self, order: Order, count: int, tags: dict[str, str], *, spot: bool = False) -> Any:
         """Make `count` instances of a prepared order, each with its machine."""
         reserved = launch.reservation_of(order)
         room = self.enter_reservation(reserved, count) if reserved else None
@@ -53,6 +60,9 @@ class Instances(Orders):
         )
         for instance in reservation.instances:
             self._complete(instance, order)
+            if spot:
+                instance.lifecycle = "spot"
+                instance.spot_instance_request_id = f"sir-{mock_random.get_random_hex(8)}"
             if room:
                 instance.capacity_reservation_id = room.id
                 room.users.add(instance.id)
@@ -68,7 +78,6 @@ class Instances(Orders):
                 **interface, "DeviceIndex": index, "SubnetId": order["SubnetId"],
                 "DeleteOnTermination": bool(interface.get("DeleteOnTermination", not own)),
             })  # fmt: skip
-        market = (order.get("InstanceMarketOptions") or {}).get("MarketType")
         return {
             "instance_type": order["InstanceType"], "is_instance_type_default": False, "region_name": self.region,
             "subnet_id": None if interfaces else order["SubnetId"], "nics": interfaces,
@@ -77,7 +86,6 @@ class Instances(Orders):
             "ebs_optimized": bool(order.get("EbsOptimized")),
             "disable_api_termination": bool(order.get("DisableApiTermination")),
             "instance_initiated_shutdown_behavior": order.get("InstanceInitiatedShutdownBehavior"),
-            "instance_market_options": market if market == "spot" else None,
             "monitoring_state": "enabled" if (order.get("Monitoring") or {}).get("Enabled") else "disabled",
             "metadata_options": order.get("MetadataOptions") or {},
             "block_device_mappings": self._devices(order),
@@ -92,10 +100,11 @@ class Instances(Orders):
         devices = [dict(device) for device in order.get("BlockDeviceMappings") or []]
         if all(device["DeviceName"] != root for device in devices):
             devices.insert(0, {"DeviceName": root, "Ebs": {}})
+        image = self.baked(order["ImageId"])
         for device in devices:
             is_root = device["DeviceName"] == root
-            usual = {"VolumeSize": 8, "VolumeType": "gp3", "DeleteOnTermination": is_root}
-            device["Ebs"] = {**usual, **device.get("Ebs", {})}
+            usual = {"VolumeSize": 8, "VolumeType": "gp3", "DeleteOnTermination": is_root, **image.get(root, {})}
+            device["Ebs"] = {**(usual if is_root else {**usual, "VolumeSize": 8}), **device.get("Ebs", {})}
         return devices
 
     def _complete(self, instance: Any, order: Order) -> None:
@@ -108,6 +117,7 @@ class Instances(Orders):
             if not wanted.get("NetworkInterfaceId"):
                 interface.delete_on_termination = bool(wanted.get("DeleteOnTermination", True))
                 interface.add_tags(launch.tags_of(order, "network-interface"))
+                self._address(interface, wanted)
         if order["NetworkInterfaces"]:
             instance.security_groups = list(instance.nics[0]._group_set)
         if profile := order.get("IamInstanceProfile"):
@@ -118,57 +128,13 @@ class Instances(Orders):
             instance.placement.group_name = name
             self.group(name).members.add(instance.id)
 
-    def terminate_instances(self) -> ActionResult:
-        ids = self._get_param("InstanceIds", [])
-        self.error_on_dryrun()
-        return ActionResult({"TerminatingInstances": self.terminate(ids)})
-
-    def terminate(self, ids: Iterable[str]) -> list[dict[str, Any]]:
-        """End instances and all that was made with them. One that has ended already is left as it is."""
-        backend = self.ec2_backend
-        instances = backend.get_multi_instances_by_id(list(ids))
-        for instance in instances:
-            if instance.disable_api_termination:
-                raise AwsError(
-                    "OperationNotPermitted",
-                    f"The instance '{instance.id}' may not be terminated. "
-                    "Modify its 'disableApiTermination' instance attribute and try again.",
-                )
-        ended = [instance for instance in instances if instance.state in ("shutting-down", "terminated")]
-        alive = {instance.id: instance for instance in instances if instance not in ended}
-        changes = [_change(instance, instance.state, instance.state_code) for instance in ended]
-        for instance in alive.values():
-            changes.append(_change(instance, "shutting-down", 32))
-            instance._state.name, instance._state.code = "shutting-down", 32
-        self.machines.end(alive, gone=lambda id: self._terminate(alive[id]))
-        return changes
-
-    def _terminate(self, instance: Any) -> None:
-        backend = self.ec2_backend
-        for address in backend.addresses:
-            if address.association_id and (address.instance is instance or address.eni in instance.nics.values()):
-                kept = address.eni and not address.eni.delete_on_termination
-                if not kept:
-                    backend.disassociate_address(association_id=address.association_id)
-        for interface in list(instance.nics.values()):
-            if taken := getattr(interface, "rehearsal_subnet_address", None):
-                interface.subnet.del_subnet_ip(taken)
-                interface.private_ip_address = taken
-                interface.private_ip_addresses[0]["PrivateIpAddress"] = taken
-        devices = instance.block_device_mapping.values()
-        volumes = [device.volume_id for device in devices if device.delete_on_termination]
-        instance.terminate()
-        for volume in volumes:
-            backend.tags.pop(volume, None)
-        for interface in list(instance.nics.values()):
-            if interface.delete_on_termination:
-                backend.tags.pop(interface.id, None)
-            else:
-                interface.attachment_id, interface.instance, interface.status = None, None, "available"
-        if instance.placement.group_name:
-            self.group(instance.placement.group_name).members.discard(instance.id)
-        for reservation in self.capacity.values():
-            reservation.users.discard(instance.id)
+    def _address(self, interface: Any, wanted: Order) -> None:
+        """Give a new interface the IPv6 addresses that the order or its subnet asks for."""
+        given = [row["Ipv6Address"] for row in wanted.get("Ipv6Addresses") or []]
+        count = int(wanted.get("Ipv6AddressCount") or 0)
+        if not given and not count and wanted.get("InterfaceType") != "efa-only":
+            count = int(interface.subnet.assign_ipv6_address_on_creation in (True, "true"))
+        self.ec2_backend.assign_ipv6_addresses(interface.id, ipv6_addresses=given, ipv6_count=count)
 
     def stop_instances(self) -> ActionResult:
         for instance in self.ec2_backend.get_multi_instances_by_id(self._get_param("InstanceIds", [])):
@@ -204,11 +170,6 @@ class Instances(Orders):
             lines += [f"[   10.000000] cloud-init: rooflab {node.boot.ready}"]
         output = Base64EncodedString.from_raw_string("\r\n".join(lines) + "\r\n")
         return ActionResult({"InstanceId": instance.id, "Timestamp": clock.now(), "Output": output})
-
-
-def _change(instance: Any, name: str, code: int) -> dict[str, Any]:
-    previous = {"Code": instance.state_code, "Name": instance.state}
-    return {"InstanceId": instance.id, "CurrentState": {"Code": code, "Name": name}, "PreviousState": previous}
 
 
 def shortage(kind: str, zone: str) -> AwsError:

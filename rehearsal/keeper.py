@@ -86,6 +86,18 @@ class Init:
             if problem := self._hear():
                 raise OSError(problem)
 
+    def connect(self) -> socket.socket:
+        """A connection to the node's sshd that passes no door: what a tunnel carries.
+
+        Raises:
+            OSError: the node has ended.
+        """
+        ours, theirs = socket.socketpair()
+        with self._lock, theirs:
+            socket.send_fds(self._channel, [json.dumps({"answer": True}).encode() + b"\n"], [theirs.fileno()])
+            self._hear()
+        return ours
+
     def drop(self, every: int) -> None:
         """Drop the connections that stand, and from now on each `every`-th that comes; 0 drops none any more."""
         with self._lock:
@@ -186,10 +198,10 @@ class _NodeInit:
             for key, _ in self._selector.select():
                 if key.fileobj is not self._channel:
                     self._answer(key.fileobj)
-                elif not self._obey(self._channel.recv(65536)):
+                elif not self._obey(*socket.recv_fds(self._channel, 65536, 1)[:2]):
                     return
 
-    def _obey(self, line: bytes) -> bool:
+    def _obey(self, line: bytes, descriptors: list[int]) -> bool:
         # One order is outstanding at a time and is short, so it arrives whole. Nothing arrives: the server is gone.
         order: dict[str, Any] = json.loads(line) if line else {"end": 0.0}
         if "end" in order:
@@ -197,6 +209,10 @@ class _NodeInit:
             self._ask_to_end(order["end"])
             processes.end(self._living)
             return False
+        if "answer" in order:
+            self._serve(socket.socket(fileno=descriptors[0]))
+            self._channel.sendall(b"\n")
+            return True
         if "drop" in order:
             self._drop(order["drop"])
             self._channel.sendall(b"\n")
@@ -253,6 +269,9 @@ class _NodeInit:
             connection, _ = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
+        self._serve(connection)
+
+    def _serve(self, connection: socket.socket) -> None:
         self._came += 1
         with connection:
             if self._every and self._came % self._every == 0:

@@ -23,9 +23,11 @@ _HONOURED = {
 }  # fmt: skip
 _HONOURED_OF_INTERFACE = {
     "AssociatePublicIpAddress", "DeleteOnTermination", "Description", "DeviceIndex", "Groups", "InterfaceType",
-    "NetworkCardIndex", "NetworkInterfaceId", "PrivateIpAddress", "SubnetId",
+    "Ipv6AddressCount", "Ipv6Addresses", "NetworkCardIndex", "NetworkInterfaceId", "PrivateIpAddress", "SubnetId",
 }  # fmt: skip
 _HONOURED_OF_PLACEMENT = {"AvailabilityZone", "GroupName", "Tenancy"}
+_ADDRESSES = {"AssociatePublicIpAddress", "Ipv6AddressCount", "Ipv6Addresses", "PrivateIpAddress"}
+_OF_A_NEW_ONE = {"Groups", "Ipv6AddressCount", "Ipv6Addresses", "PrivateIpAddress", "SubnetId"}
 _TAGGABLE = {"instance", "volume", "network-interface", "spot-instances-request"}
 
 
@@ -166,6 +168,12 @@ def _check_interface(interface: Order, kind: InstanceType, *, alone: bool) -> No
         raise AwsError("InvalidParameterCombination", f"Network card {card} of '{kind.name}' takes no EFA.")
     if type_ == "efa-only" and (card, device) == (0, 0):
         raise AwsError("InvalidParameterCombination", "The primary network interface cannot be efa-only.")
+    if type_ == "efa-only" and (given := sorted(_ADDRESSES & {key for key, value in interface.items() if value})):
+        raise AwsError("InvalidParameterCombination", f"An EFA-only network interface takes no IP address: {given[0]}.")
+    if interface.get("NetworkInterfaceId") and (given := sorted(_OF_A_NEW_ONE & set(interface))):
+        raise AwsError(
+            "InvalidParameterCombination", f"A network interface with an ID takes no {given[0]} in the same request."
+        )
     if interface.get("AssociatePublicIpAddress"):
         if not alone:
             raise AwsError(
@@ -181,13 +189,48 @@ def _check_interface(interface: Order, kind: InstanceType, *, alone: bool) -> No
 
 
 def _check_market(order: Order, kind: InstanceType) -> None:
-    market = (order.get("InstanceMarketOptions") or {}).get("MarketType", "")
+    options, market = order.get("InstanceMarketOptions") or {}, market_of(order)
     if market not in ("", "spot", "capacity-block"):
         raise AwsError("InvalidParameterValue", f"Invalid value '{market}' for MarketType.")
+    if options.get("SpotOptions") and market != "spot":
+        raise AwsError("InvalidParameterCombination", "SpotOptions may be given for MarketType spot only.")
+    if market == "spot":
+        _check_spot(options.get("SpotOptions") or {}, grouped=bool((order.get("Placement") or {}).get("GroupName")))
+        if reservation_of(order):
+            raise AwsError("InvalidParameterCombination", "A Spot Instance cannot run in a capacity reservation.")
     if market == "capacity-block" and not kind.capacity_block:
         raise AwsError("InvalidParameterCombination", f"Instance type '{kind.name}' is not sold as capacity blocks.")
     if market == "capacity-block" and not reservation_of(order):
         raise AwsError("MissingParameter", "A capacity block needs CapacityReservationTarget.CapacityReservationId.")
+
+
+def _check_spot(options: Order, *, grouped: bool) -> None:
+    """https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_SpotMarketOptions.html"""
+    behaviour = options.get("InstanceInterruptionBehavior", "terminate")
+    if behaviour not in ("terminate", "stop", "hibernate"):
+        raise AwsError("InvalidParameterValue", f"Invalid value '{behaviour}' for InstanceInterruptionBehavior.")
+    if behaviour != "terminate":
+        if grouped:
+            raise grouped_spot(behaviour)
+        if options.get("SpotInstanceType", "one-time") != "persistent":
+            raise AwsError(
+                "InvalidParameterCombination", f"Interruption behavior '{behaviour}' needs a persistent Spot request."
+            )
+    if options.get("SpotInstanceType", "one-time") == "persistent":
+        raise NotRehearsed("persistent Spot requests")
+
+
+def grouped_spot(behaviour: str) -> AwsError:
+    """https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/placement-strategies.html, "Limitations"."""
+    return AwsError(
+        "InvalidParameterCombination",
+        f"A Spot Instance with interruption behavior '{behaviour}' cannot be launched in a placement group.",
+    )
+
+
+def market_of(order: Order) -> str:
+    """ "spot", "capacity-block", or "" for on demand."""
+    return str((order.get("InstanceMarketOptions") or {}).get("MarketType") or "")
 
 
 def reservation_of(order: Order) -> str:

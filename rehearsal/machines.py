@@ -41,6 +41,11 @@ class Machines:
         """moto's record of an instance that has a node."""
         return self._instances.get(id)
 
+    def instances(self) -> list[Any]:
+        """moto's records of all instances that have a node."""
+        with self._lock:
+            return list(self._instances.values())
+
     def credentials(self) -> dict[str, str]:
         """Environment that reaches this account."""
         return {

@@ -144,6 +144,18 @@ class Nodes:
             addresses = [(node.address, node.port), *((alias, node.port) for alias in sorted(node.aliases))]
             node.init.listen(addresses if node.admitted and not node.refused else [])
 
+    def connect(self, instance: str) -> socket.socket:
+        """A connection to the node's sshd, whether its door is open or not: the end of a tunnel.
+
+        Raises:
+            ConnectionRefusedError: the node is down, or takes no connections.
+        """
+        with self._lock:
+            node = self._nodes.get(instance)
+            if node is None or node.init is None or node.ending or node.refused:
+                raise ConnectionRefusedError(f"{instance} takes no connection")
+            return node.init.connect()
+
     def refuse(self, node: Node, *, refused: bool) -> None:
         """Let the node's sshd take no connection, or take them again. A session that stands goes on."""
         with self._lock:

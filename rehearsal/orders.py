@@ -3,7 +3,6 @@
 from typing import Any
 
 from moto.core.responses import ActionResult
-from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import filter_iam_instance_profiles
 from moto.iam.exceptions import NotFoundException
@@ -11,7 +10,10 @@ from moto.ssm.models import ssm_backends
 
 from rehearsal import launch
 from rehearsal.errors import AwsError
+from rehearsal.images import BakedImage
+from rehearsal.ipv6 import demand_range
 from rehearsal.launch import Order
+from rehearsal.market import offered
 from rehearsal.placement import PlacementGroups
 from rehearsal.reservations import Reservations
 
@@ -54,6 +56,9 @@ class Orders(PlacementGroups, Reservations, EC2Response):  # type: ignore[misc] 
             subnet_id = order.get("SubnetId")
         subnet = backend.get_subnet(subnet_id) if subnet_id else self._default_subnet(order)
         order["SubnetId"] = subnet.id
+        if any(interface.get("Ipv6AddressCount") or interface.get("Ipv6Addresses") for interface in interfaces):
+            demand_range(subnet)
+        self._check_volumes(order)
         for group in [*order.get("SecurityGroupIds", []), *(g for i in interfaces for g in i.get("Groups") or [])]:
             if backend.get_security_group_from_id(group) is None:
                 raise AwsError("InvalidGroup.NotFound", f"The security group '{group}' does not exist")
@@ -62,11 +67,32 @@ class Orders(PlacementGroups, Reservations, EC2Response):  # type: ignore[misc] 
         zone = str(subnet.availability_zone)
         self._check_zone(kind.name, zone)
         self._check_profile(order)
-        if name := (order.get("Placement") or {}).get("GroupName"):
-            self._check_group(name, kind.name, kind.burstable, zone)
+        group = (order.get("Placement") or {}).get("GroupName") or ""
+        if group:
+            self._check_group(group, kind.name, kind.burstable, zone)
         if reservation := launch.reservation_of(order):
-            self.check_reservation(reservation, kind.name, zone)
+            self.check_reservation(reservation, kind.name, zone, group, launch.market_of(order))
         return zone
+
+    def baked(self, image: str) -> dict[str, dict[str, Any]]:
+        """Volumes of an image that was made of an instance, by device: size, type and snapshot."""
+        ami = self.ec2_backend.amis[image]
+        if not isinstance(ami, BakedImage):
+            return {}
+        kept = ("VolumeSize", "VolumeType", "SnapshotId", "Encrypted")
+        return {row["DeviceName"]: {key: row["Ebs"][key] for key in kept} for row in ami.block_device_mappings}
+
+    def _check_volumes(self, order: Order) -> None:
+        held = self.baked(order["ImageId"])
+        for device in order.get("BlockDeviceMappings") or []:
+            size = int((device.get("Ebs") or {}).get("VolumeSize") or 0)
+            least = held.get(device["DeviceName"])
+            if size and least and size < least["VolumeSize"]:
+                raise AwsError(
+                    "InvalidBlockDeviceMapping",
+                    f"Volume of size {size}GB is smaller than snapshot '{least['SnapshotId']}', expect size >= "
+                    f"{least['VolumeSize']}GB",
+                )
 
     def _image(self, image: str) -> str:
         if image.startswith("resolve:ssm:"):
@@ -77,6 +103,11 @@ class Orders(PlacementGroups, Reservations, EC2Response):  # type: ignore[misc] 
             image = str(parameter.value)
         if image and image not in self.ec2_backend.amis:
             raise AwsError("InvalidAMIID.NotFound", f"The image id '[{image}]' does not exist")
+        if image and (state := self.ec2_backend.amis[image].state) != "available":
+            raise AwsError(
+                "InvalidAMIID.Unavailable", f"The image ID '{image}' is no longer available" if state != "pending"
+                else f"The image ID '{image}' is not available: it is pending"
+            )  # fmt: skip
         return image
 
     def _default_subnet(self, order: Order) -> Any:
@@ -87,16 +118,12 @@ class Orders(PlacementGroups, Reservations, EC2Response):  # type: ignore[misc] 
         return subnet
 
     def _check_zone(self, kind: str, zone: str) -> None:
-        offered = sorted(
-            row["Location"]
-            for row in INSTANCE_TYPE_OFFERINGS["availability-zone"].get(self.region, [])
-            if row["InstanceType"] == kind
-        )
-        if offered and zone not in offered:
+        zones = offered(self.region, kind)
+        if zones and zone not in zones:
             raise AwsError(
                 "Unsupported",
                 f"Your requested instance type ({kind}) is not supported in your requested Availability Zone ({zone}). "
-                f"Please retry your request by not specifying an Availability Zone or choosing {', '.join(offered)}.",
+                f"Please retry your request by not specifying an Availability Zone or choosing {', '.join(zones)}.",
             )
 
     def _check_profile(self, order: Order) -> None:

@@ -8,6 +8,10 @@ from moto.ec2.responses._base_response import EC2BaseResponse
 from moto.moto_api._internal import mock_random
 
 from rehearsal.errors import AwsError, NotRehearsed
+from rehearsal.filters import matching
+
+_FILTERS = {"group-name": "GroupName", "group-id": "GroupId", "group-arn": "GroupArn", "state": "State",
+            "strategy": "Strategy"}  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -72,9 +76,7 @@ class PlacementGroups(EC2BaseResponse):  # type: ignore[misc]  # moto ships no t
             for (region, name), group in self.groups.items()
             if region == self.region and (not names or name in names) and (not ids or group.id in ids)
         ]
-        for filter_name, values in self._filters_from_querystring().items():
-            shown = [row for row in shown if _value(row, filter_name) & set(values)]
-        return ActionResult({"PlacementGroups": shown})
+        return ActionResult({"PlacementGroups": matching(shown, self._filters_from_querystring(), _FILTERS)})
 
     def delete_placement_group(self) -> EmptyResult:
         self.error_on_dryrun()
@@ -89,15 +91,3 @@ class PlacementGroups(EC2BaseResponse):  # type: ignore[misc]  # moto ships no t
 
     def _tags(self, group: PlacementGroup) -> list[dict[str, str]]:
         return [{"Key": key, "Value": value} for key, value in self.ec2_backend.tags.get(group.id, {}).items()]
-
-
-def _value(row: dict[str, Any], name: str) -> set[str]:
-    fields = {"group-name": "GroupName", "group-id": "GroupId", "group-arn": "GroupArn", "state": "State",
-              "strategy": "Strategy"}  # fmt: skip
-    if name in fields:
-        return {row[fields[name]]}
-    if name == "tag-key":
-        return {tag["Key"] for tag in row["Tags"]}
-    if name.startswith("tag:"):
-        return {tag["Value"] for tag in row["Tags"] if tag["Key"] == name.removeprefix("tag:")}
-    raise AwsError("InvalidParameterValue", f"The filter '{name}' is invalid")

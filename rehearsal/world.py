@@ -66,11 +66,15 @@ class World:
         import moto.ec2.urls
         import moto.fsx.urls
         import moto.scheduler.urls
+        import moto.servicequotas.urls
 
         from rehearsal import cloudformation, ec2, fsx, functions, ticks
+        from rehearsal.holds import Holds
         from rehearsal.imds import Imds
         from rehearsal.injection import Injection
         from rehearsal.machines import Machines
+        from rehearsal.market import Market
+        from rehearsal.quotas import Quotas, service
 
         self.faults = Faults()
         self.nodes = Nodes(state=self.state, keeper=self._keeper, sshd=sshd)
@@ -79,7 +83,12 @@ class World:
             secret_key=self._secret,
         )  # fmt: skip
         self.imds = Imds(self.machines)
-        moto.ec2.urls.url_paths["{0}/"] = ec2.install(self.machines, self.faults)
+        holds, quotas = Holds(self.faults), Quotas(self.faults)
+        self.tunnel = ec2.tunnel(self.machines, holds, key=self._keys["operator"], secret=self._secret, region=REGION)
+        moto.ec2.urls.url_paths["{0}/"] = ec2.install(
+            self.machines, self.faults, holds, quotas, Market(self.seed), self.tunnel
+        )
+        moto.servicequotas.urls.url_paths["{0}/$"] = service(quotas)
         moto.fsx.urls.url_paths["{0}/$"] = fsx.Fsx.dispatch
         for path in moto.scheduler.urls.url_paths:
             moto.scheduler.urls.url_paths[path] = ticks.Scheduler.dispatch

@@ -50,7 +50,7 @@ def test_an_instance_has_what_its_template_says(lab: Lab) -> None:
     }
     with pytest.raises(ClientError, match=r"InvalidPlacementGroup\.InUse"):
         lab.ec2.delete_placement_group(GroupName="gang")
-    lab.ec2.terminate_instances(InstanceIds=[node["InstanceId"]])
+    lab.end(node["InstanceId"])
     lab.ec2.delete_placement_group(GroupName="gang")
 
 
@@ -59,6 +59,8 @@ def test_terminating_twice_is_no_error_and_leaves_nothing(lab: Lab) -> None:
     ids = [node["InstanceId"]]
     (change,) = lab.ec2.terminate_instances(InstanceIds=ids)["TerminatingInstances"]
     assert change["PreviousState"]["Name"] == "running"
+    assert change["CurrentState"]["Name"] == "shutting-down"
+    lab.await_state("terminated", *ids)
     (change,) = lab.ec2.terminate_instances(InstanceIds=ids)["TerminatingInstances"]
     assert change["CurrentState"]["Name"] == "terminated"
     assert not lab.ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": ids}])["Volumes"]
@@ -148,7 +150,7 @@ def test_a_network_is_deleted_in_order_only(lab: Lab) -> None:
             delete()
     with pytest.raises(ClientError, match=r"InvalidNetworkInterface\.InUse"):
         lab.ec2.delete_network_interface(NetworkInterfaceId=node["NetworkInterfaces"][0]["NetworkInterfaceId"])
-    lab.ec2.terminate_instances(InstanceIds=[node["InstanceId"]])
+    lab.end(node["InstanceId"])
     with pytest.raises(ClientError, match="DependencyViolation"):
         lab.ec2.delete_vpc(VpcId=lab.vpc)
     lab.ec2.delete_security_group(GroupId=lab.group)
@@ -163,7 +165,7 @@ def test_a_gateway_stays_while_addresses_are_mapped(lab: Lab) -> None:
     (node,) = lab.run()
     with pytest.raises(ClientError, match="mapped public address"):
         lab.ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=lab.vpc)
-    lab.ec2.terminate_instances(InstanceIds=[node["InstanceId"]])
+    lab.end(node["InstanceId"])
     lab.ec2.detach_internet_gateway(InternetGatewayId=gateway, VpcId=lab.vpc)
 
 
@@ -183,7 +185,7 @@ def test_a_reservation_takes_as_many_as_it_holds(lab: Lab) -> None:
         InstanceType="g6.xlarge",
         CapacityReservationSpecification=target,
     )
-    lab.ec2.terminate_instances(InstanceIds=[node["InstanceId"]])
+    lab.end(node["InstanceId"])
     (shown,) = lab.ec2.describe_capacity_reservations()["CapacityReservations"]
     assert shown["AvailableInstanceCount"] == 1
     lab.ec2.cancel_capacity_reservation(CapacityReservationId=made["CapacityReservationId"])

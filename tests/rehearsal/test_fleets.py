@@ -36,7 +36,7 @@ def _request(lab: Lab, overrides: list[dict[str, Any]], total: int = 2, **given:
 
 
 def _short(lab: Lab, **what: Any) -> None:
-    control.fault(lab.world.name, root=lab.world.root, **what)
+    control.fault(lab.world.name, "no-capacity", root=lab.world.root, **what)
 
 
 def test_a_spot_fleet_comes_up_and_its_nodes_answer(lab: Lab) -> None:
@@ -62,9 +62,9 @@ def test_a_spot_fleet_comes_up_and_its_nodes_answer(lab: Lab) -> None:
 def test_a_spot_instance_ends_two_minutes_after_its_notice(lab: Lab) -> None:
     made = lab.ec2.create_fleet(**_request(lab, [{"SubnetId": lab.subnet}]))
     ended, spared = made["Instances"][0]["InstanceIds"]
-    _short(lab, interrupt=ended)
+    control.fault(lab.world.name, "spot-notice", root=lab.world.root, instance=ended)
     with pytest.raises(RehearsalError, match="no running spot instance"):
-        _short(lab, interrupt="i-00000000000000000")
+        control.fault(lab.world.name, "spot-notice", root=lab.world.root, instance="i-00000000000000000")
     base = f"{lab.world.environment['AWS_ENDPOINT_URL']}/imds/{ended}/latest"
     put = urllib.request.Request(
         f"{base}/api/token", headers={"X-aws-ec2-metadata-token-ttl-seconds": "60"}, method="PUT"
@@ -81,13 +81,12 @@ def test_a_spot_instance_ends_two_minutes_after_its_notice(lab: Lab) -> None:
     control.advance(lab.world.name, 90, root=lab.world.root)
     assert _states(lab, ended, spared) == ["running", "running"]
     control.advance(lab.world.name, 40, root=lab.world.root)
-    assert _states(lab, ended, spared) == ["terminated", "running"]
+    lab.await_state("terminated", ended)
+    assert _states(lab, spared) == ["running"]
 
 
 def _states(lab: Lab, *ids: str) -> list[str]:
-    return [
-        lab.ec2.describe_instances(InstanceIds=[id])["Reservations"][0]["Instances"][0]["State"]["Name"] for id in ids
-    ]
+    return [lab.state(id) for id in ids]
 
 
 def test_deleting_a_fleet_ends_its_instances_and_twice_is_no_error(lab: Lab) -> None:
@@ -99,8 +98,7 @@ def test_deleting_a_fleet_ends_its_instances_and_twice_is_no_error(lab: Lab) -> 
     for _ in range(2):
         done = lab.ec2.delete_fleets(FleetIds=ids, TerminateInstances=True)
         assert done["UnsuccessfulFleetDeletions"] == []
-    found = lab.ec2.describe_instances(InstanceIds=made["Instances"][0]["InstanceIds"])["Reservations"]
-    assert {i["State"]["Name"] for r in found for i in r["Instances"]} == {"terminated"}
+    lab.await_state("terminated", *made["Instances"][0]["InstanceIds"])
     (shown,) = lab.ec2.describe_fleets(FleetIds=ids)["Fleets"]
     assert (shown["FleetState"], shown["FulfilledCapacity"]) == ("deleted_terminating", 0.0)
     (failed,) = lab.ec2.delete_fleets(FleetIds=["fleet-0"], TerminateInstances=True)["UnsuccessfulFleetDeletions"]

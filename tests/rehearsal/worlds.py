@@ -4,8 +4,9 @@ import base64
 import gzip
 import os
 import subprocess
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,12 +123,34 @@ class Lab:
             capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30,
         )  # fmt: skip
 
+    def state(self, id: str) -> str:
+        """State of an instance."""
+        found = self.ec2.describe_instances(InstanceIds=[id])["Reservations"][0]["Instances"][0]["State"]["Name"]
+        return str(found)
+
+    def await_state(self, state: str, *ids: str) -> None:
+        """Wait until all these instances are in a state."""
+        await_that(lambda: {self.state(id) for id in ids} == {state})
+
+    def end(self, *ids: str) -> None:
+        """Terminate instances and wait until they are."""
+        self.ec2.terminate_instances(InstanceIds=list(ids))
+        self.await_state("terminated", *ids)
+
     def remove(self) -> None:
         """Terminate every instance of this lab and take its network away."""
         found = self.ec2.describe_instances(Filters=[{"Name": "vpc-id", "Values": [self.vpc]}])["Reservations"]
         ids = [instance["InstanceId"] for reservation in found for instance in reservation["Instances"]]
         if ids:
             self.ec2.terminate_instances(InstanceIds=ids)
+
+
+def await_that(holds: Callable[[], bool], within_s: float = 30.0) -> None:
+    """Poll until something holds."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:

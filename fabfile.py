@@ -54,6 +54,7 @@ def nodes(c: Context, lab: str = "", name: str = "", wait: str = "", json: bool 
         print(document.dumps({"stack": cluster.label, "nodes": listed, "ssh_config": str(config)}, indent=1))
         return
     screen.console.print(listing.table(listed))
+    screen.note(listing.boot_time(listed) or "not every node is ready")
     screen.note(f"ssh -F {config} node0")
 
 

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from shlex import join, quote
 
 from labs.catalog import Workload
+from operate.secret import FORWARDED
 
 _RUN = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+")
 _GRACE_S = 15
@@ -29,8 +30,27 @@ marked() {
     else ps axeww -o pid=,command= | grep "[R]OOFLAB_RUN_DIR=$run " | awk '{print $1}'; fi
 }
 told() { cat "/proc/$1/cmdline" 2>/dev/null || ps -o args= -p "$1"; }"""
-FORWARDED = ("HF_TOKEN", "HF_HUB_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
-"""Secrets that reach a run's processes where the operator's environment has them."""
+_TIMEOUT = """\
+command -v timeout > /dev/null || timeout() { # macOS has none: the same by hand
+    local grace=${1#*=} limit=$2 pid code
+    shift 2
+    rm -f "$run/over"
+    set -m # a process group of its own, to be ended whole
+    "$@" &
+    pid=$!
+    set +m
+    ( SECONDS=0
+    while kill -0 "$pid" && [ "$SECONDS" -lt "$limit" ]; do sleep 1; done
+    kill -0 "$pid" || exit
+    : > "$run/over"
+    kill -TERM "-$pid"
+    while kill -0 "$pid" && [ "$SECONDS" -lt "$((limit + grace))" ]; do sleep 1; done
+    kill -KILL "-$pid" ) > /dev/null 2>&1 < /dev/null &
+    wait "$pid" 2> /dev/null
+    code=$?
+    if [ -e "$run/over" ]; then rm "$run/over"; return 124; fi
+    return "$code"
+}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +61,7 @@ class Place:
     runs: str = "~/rooflab-runs"
     environment: str = "~/.rooflab/env.sh"
     ready: str = "~/.rooflab/ready"
+    boot: str = "~/.rooflab/boot/seconds"
 
     def run(self, run: str) -> str:
         """The folder of `run`."""
@@ -99,6 +120,8 @@ class Plan:
     usd_per_hour: float | None = None
     """Price of all nodes together."""
     commit: str = ""
+    environment: tuple[str, ...] = ()
+    """Names of variables beside FORWARDED whose values are secret."""
     place: Place = field(default_factory=Place)
 
 
@@ -122,6 +145,7 @@ def script(plan: Plan, seat: Seat) -> str:
         "ROOFLAB_INSTANCE_TYPE": plan.instance_type,
         "ROOFLAB_USD_PER_HOUR": "" if plan.usd_per_hour is None else f"{plan.usd_per_hour:.6g}",
         "ROOFLAB_COMMIT": plan.commit,
+        "ROOFLAB_SECRETS": " ".join(plan.environment),
     }
     exports = "\n".join(f"export {name}={quote(value)}" for name, value in facts.items() if value)
     works = "\n".join(_work(plan, seat, index) for index in range(len(plan.jobs)))
@@ -138,7 +162,7 @@ cd -P {plan.place.tree} || {{ echo 1 > "$run/exit"; exit 1; }}
 export ROOFLAB_RUN_DIR="$run" ROOFLAB_OUT="$run/out"
 export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
 export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
-command -v timeout > /dev/null || timeout() {{ shift 2; "$@"; }}
+{_TIMEOUT}
 status=0
 work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     local name=$1 scope=$2 limit=$3 threads=$4 began=$SECONDS code

@@ -25,6 +25,7 @@ def rows(cluster: Cluster, facts: Mapping[str, Facts]) -> list[dict[str, Any]]:
             "private_ip": node.private_ip,
             "devices": facts[node.name].devices,
             "ready": facts[node.name].ready or "setting up",
+            "boot_s": dict(facts[node.name].took),
         }
         for node in cluster.nodes
     ]
@@ -36,3 +37,20 @@ def table(listed: Sequence[Mapping[str, Any]]) -> Table:
     for row in listed:
         shown.add_row(*(str(row[column]) for column in _SHOWN))
     return shown
+
+
+def boot_time(listed: Sequence[Mapping[str, Any]]) -> str:
+    """How long the slowest node took from its system's start until it was ready, step by step, the longest first.
+
+    Empty while any node is still being set up, or failed, or where Rooflab did not set them up.
+    """
+    if not listed or any(row["ready"] != "ok" or not row["boot_s"] for row in listed):
+        return ""
+    slowest = max(listed, key=lambda row: sum(row["boot_s"].values()))
+    took = sorted(slowest["boot_s"].items(), key=lambda pair: pair[1], reverse=True)
+    steps = ", ".join(f"{step} {_seconds(seconds)}" for step, seconds in took)
+    return f"ready in {_seconds(sum(slowest['boot_s'].values()))} s ({steps})"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f}" if seconds >= 9.5 else f"{seconds:.2g}"

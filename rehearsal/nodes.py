@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,14 +103,18 @@ class Nodes:
             OSError: no address is left, or the disk is full.
         """
         with self._lock:
+            steps = {"begin": time.monotonic()}
             address, port = self._addresses.take()
             folder = self._state / "nodes" / boot.instance
             private, public = _host_key(address)
+            steps["host-key"] = time.monotonic()
             node = Node(instance=boot.instance, address=address, port=port, folder=folder, host_key=public, boot=boot)
             node.home.mkdir(parents=True)
             self._write(node, private)
             self._nodes[boot.instance] = node
+            steps["disk"] = time.monotonic()
         self.start(node)
+        _write_seconds(node, {**steps, "sshd": time.monotonic()})
         return node
 
     def start(self, node: Node) -> None:
@@ -262,6 +267,16 @@ def _environment_file(node: Node) -> str:
     variables = {"GLOO_SOCKET_IFNAME": loopback, "TP_SOCKET_IFNAME": loopback, **node.boot.environment}
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
     return f'export PATH={shlex.quote(str(interpreter))}:"$PATH"\n' + "".join(lines)
+
+
+def _write_seconds(node: Node, reached: dict[str, float]) -> None:
+    """What each step of the node's making took, in the form of a real node's boot: "STEP SECONDS" a line."""
+    (node.home / ".rooflab" / "boot").mkdir()
+    lines = [
+        f"{step} {at - before:.3f}\n"
+        for (step, at), before in zip(list(reached.items())[1:], reached.values(), strict=False)
+    ]
+    (node.home / ".rooflab" / "boot" / "seconds").write_text("".join(lines))
 
 
 def _host_key(address: str) -> tuple[str, str]:

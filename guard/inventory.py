@@ -6,7 +6,8 @@ answer is kept in `missed`: a look that could not look everywhere is not a clean
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ GUARD_STACK = "GuardStack"
 TAG_LAB = "rooflab:lab"
 TAG_STACK = "rooflab:stack"
 TAG_TTL_HOURS = "rooflab:ttl-hours"
+TAG_BAKED = "rooflab:baked"
 LOG_GROUPS = "/rooflab/"
 """Log groups below this name are Rooflab's; those below /rooflab/STACK are a lab's."""
 
@@ -67,6 +69,8 @@ class Inventory:
     items: tuple[Item, ...]
     missed: Mapping[str, str]
     """What could not be looked at: kind -> why."""
+    unclaimed: tuple[Item, ...] = ()
+    """What bills, carries no tag, and hangs on nothing of a lab's: nobody's, as far as can be told."""
 
     @property
     def left(self) -> tuple[Item, ...]:
@@ -123,28 +127,33 @@ KINDS = (
     Kind("Addresses", ("NetworkInterfaceId", "InstanceId"), ("PublicIp",),
          ("disassociate_address AssociationId", "release_address"), "AllocationId"),
     Kind("NatGateways", ("VpcId",)),
+    Kind("InstanceConnectEndpoints", ("VpcId",)),
     Kind("VpcEndpoints", ("VpcId",), ("VpcEndpointType", "SubnetIds"), ("delete_vpc_endpoints",)),
     Kind("LoadBalancers", ("VpcId",), ("Type",), id="LoadBalancerArn", service="elbv2"),
     Kind("SecurityGroups", ("VpcId",), id="GroupId", skip=lambda row: row["GroupName"] == "default"),
     Kind("RouteTables", ("VpcId",), skip=lambda row: any(dig(row, "Associations.Main") or ())),
     Kind("InternetGateways", ("Attachments.VpcId",),
          remove=("detach_internet_gateway InternetGatewayId Attachments.VpcId", "delete_internet_gateway")),
+    Kind("EgressOnlyInternetGateways", ("Attachments.VpcId",)),
     Kind("NetworkAcls", ("VpcId",), skip=lambda row: row["IsDefault"]),
     Kind("PlacementGroups", id="GroupName"),
-    Kind("CapacityReservations", (), ("InstanceType", "TotalInstanceCount", "ReservationType"),
+    Kind("CapacityReservations", (), ("InstanceType", "TotalInstanceCount", "ReservationType", "EndDate"),
          ("cancel_capacity_reservation",)),
     Kind("FileSystems", ("VpcId", "SubnetIds"),
          ("FileSystemType", "StorageCapacity", "StorageType", "LustreConfiguration.DeploymentType",
-          "LustreConfiguration.PerUnitStorageThroughput"), service="fsx"),
-    Kind("Backups", ("FileSystem.FileSystemId",), service="fsx"),
+          "LustreConfiguration.PerUnitStorageThroughput", "ResourceARN"), service="fsx"),
+    Kind("Backups", ("FileSystem.FileSystemId",), ("SizeInBytes",), service="fsx"),
     Kind("logGroups", (), ("storedBytes",), id="logGroupName", service="logs", ask={"logGroupNamePrefix": LOG_GROUPS}),
     # Last: whatever was seen before had its stack by then, so a lab that is just being made never looks ownerless.
     Kind("Stacks", (), ("StackStatusReason",), id="StackName", service="cloudformation"),
 )  # fmt: skip
 STATES = ("State.Name", "State.Code", "State", "Status", "FleetState", "Lifecycle", "StackStatus")
 TIMES = ("LaunchTime", "CreateTime", "CreationTime", "CreationDate", "StartTime", "CreateDate", "CreatedTime",
-         "CreationTimestamp", "creationTime")  # fmt: skip
-GONE = ("terminated", "deleted", "deregistered", "closed", "cancelled", "expired", "failed", "DELETE_COMPLETE")
+         "CreatedAt", "CreationTimestamp", "creationTime", "Attachment.AttachTime")  # fmt: skip
+NAMELESS = ("Instance", "Volume", "Snapshot", "NatGateway", "FileSystem")
+"""Nouns of what is kept as unclaimed: it bills, and says when it was made and which tags it has."""
+GONE = ("terminated", "deleted", "delete-complete", "deregistered", "closed", "cancelled", "expired", "failed",
+        "DELETE_COMPLETE")  # fmt: skip
 
 
 def dig(row: Any, path: str) -> Any:
@@ -156,6 +165,11 @@ def dig(row: Any, path: str) -> Any:
         else:
             row = row.get(name) if isinstance(row, dict) else None
     return row
+
+
+def tags_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """A thing's tags by key."""
+    return {tag["Key"]: tag["Value"] for tag in row.get("Tags") or ()}
 
 
 def listed(value: Any) -> list[Any]:
@@ -193,13 +207,26 @@ def everything(client: Any, operation: str, rows: str, **ask: Any) -> list[dict[
 def look(clients: Clients, stack: str = "") -> Inventory:
     """Everything of one stack, or of all, in the clients' region, and what stands in it."""
     seen = Look()
-    for kind in KINDS:
+    asked = {kind.service: clients(kind.service) for kind in KINDS}  # made here: making one is not for threads
+    with ThreadPoolExecutor(8) as pool:
+        answers = [(kind, pool.submit(rows_of, kind, asked[kind.service])) for kind in KINDS[:-1]]
+    last = KINDS[-1]
+    for kind, answer in (*answers, (last, None)):
         try:
-            seen.add(kind, clients(kind.service))
+            seen.add(kind, answer.result() if answer else rows_of(last, asked[last.service]))
         except UNANSWERED as error:
             seen.missed[xform_name(kind.noun, "-")] = why(error, kind.service)
     items = (seen.judge(item) for item in seen.items)
-    return Inventory(items=tuple(one for one in items if stack in ("", one.stack) or one.stands), missed=seen.missed)
+    return Inventory(
+        items=tuple(one for one in items if stack in ("", one.stack) or one.stands),
+        missed=seen.missed,
+        unclaimed=tuple(seen.unclaimed),
+    )
+
+
+def rows_of(kind: Kind, client: Any) -> list[dict[str, Any]]:
+    """All that there is of a kind, as AWS tells it."""
+    return everything(client, "describe_" + xform_name(kind.rows.split(".")[-1]), kind.rows, **kind.ask)
 
 
 class Look:
@@ -207,36 +234,50 @@ class Look:
 
     def __init__(self) -> None:
         self.items: list[Item] = []
+        self.unclaimed: list[Item] = []
         self.missed: dict[str, str] = {}
         self.owner: dict[str, str] = {}
         """Id of anything found -> its stack."""
 
-    def add(self, kind: Kind, client: Any) -> None:
+    def add(self, kind: Kind, rows: list[dict[str, Any]]) -> None:
         """Add what there is of a kind."""
-        for row in everything(client, "describe_" + xform_name(kind.rows.split(".")[-1]), kind.rows, **kind.ask):
-            row["Tags"] = tags = {tag["Key"]: tag["Value"] for tag in row.get("Tags") or ()}
+        for row in rows:
+            row["Tags"] = tags = tags_of(row)
             ident = row.get(kind.id or kind.noun + "Id", "")
             state = next((text for path in STATES if isinstance(text := dig(row, path), str)), "")
-            links = [
-                (self.owner[one], path) for path in kind.links for one in listed(dig(row, path)) if one in self.owner
-            ]
-            if TAG_STACK in tags or TAG_LAB in tags:
-                links.insert(0, (tags.get(TAG_STACK) or (links[0][0] if links else ""), "tag"))
-            if kind.noun == "logGroup":
-                named = re.match(rf"{LOG_GROUPS}(Lab\d+Stack[^/]*)", ident)
-                links = [(named[1] if named else GUARD_STACK, "name")]
-            if kind.noun == "CapacityReservation":
-                links.append(("", "region"))
-            if state in GONE or state.startswith("deleted_") or kind.skip(row) or not links:
+            if state in GONE or state.startswith("deleted_") or kind.skip(row):
                 continue
-            stack, found = links[0]
-            self.items.append(Item(
+            links = [*self.links(kind, row, tags, ident)]
+            stack, found = links[0] if links else ("", "")
+            facts = {path: value for path in kind.facts if (value := dig(row, path))}
+            item = Item(
                 kind=xform_name(kind.noun, "-"), id=ident, stack=ident if kind.noun == "Stack" else stack, state=state,
-                created=iso(next((row[name] for name in TIMES if row.get(name)), "")), tags=tags, found=found,
-                facts={path: value for path in kind.facts if (value := dig(row, path))}, calls=removal_of(kind, row),
-            ))  # fmt: skip
-            for one in (ident, *listed(dig(row, "BlockDeviceMappings.Ebs.SnapshotId"))):
-                self.owner[one] = stack
+                created=iso(next((time for path in TIMES if (time := dig(row, path))), "")), tags=tags, found=found,
+                facts={path: iso(value) if isinstance(value, datetime) else value for path, value in facts.items()},
+                calls=removal_of(kind, row),
+            )  # fmt: skip
+            if links:
+                self.items.append(item)
+                for one in (ident, *listed(dig(row, "BlockDeviceMappings.Ebs.SnapshotId"))):
+                    self.owner[one] = stack
+            elif kind.noun in NAMELESS and not tags and not row.get("Attachments"):
+                self.unclaimed.append(item)
+
+    def links(self, kind: Kind, row: dict[str, Any], tags: Mapping[str, str], ident: str) -> Iterator[tuple[str, str]]:
+        """Stacks that a thing may belong to, the surest first, each with what says so."""
+        if kind.noun == "logGroup":
+            named = re.match(rf"{LOG_GROUPS}(Lab\d+Stack[^/]*)", ident)
+            yield (named[1] if named else GUARD_STACK), "name"
+        pointed = [
+            (self.owner[one], path) for path in kind.links for one in listed(dig(row, path)) if one in self.owner
+        ]
+        if {TAG_STACK, TAG_LAB, TAG_BAKED} & set(tags):
+            yield tags.get(TAG_STACK) or (pointed[0][0] if pointed else ""), "tag"
+        yield from pointed
+        if stack := tags_of(row.get("FileSystem") or {}).get(TAG_STACK):  # a backup outlives its file system
+            yield stack, "FileSystem.Tags"
+        if kind.noun == "CapacityReservation":
+            yield "", "region"
 
     def judge(self, item: Item) -> Item:
         """The item, with the reason to let it stand if there is one."""
@@ -244,6 +285,7 @@ class Look:
         attached = item.found == "Attachments.InstanceId"
         reasons = {
             "of the guard, which stays while labs come and go": item.stack == GUARD_STACK,
+            "baked on purpose, for -c image=baked": TAG_BAKED in item.tags,
             "a reservation of the user's own": item.kind == "capacity-reservation" and TAG_STACK not in item.tags,
             # No template makes either; their tags may be copies of the volume's or file system's.
             "a snapshot made by hand": item.kind == "snapshot" and item.found != "SnapshotId",

@@ -7,18 +7,18 @@ from guard.inventory import Inventory, Item
 
 RANKS = (
     ("fleet", "spot-instance-request", "instance", "capacity-reservation"),
-    ("file-system", "nat-gateway", "load-balancer", "vpc-endpoint"),
+    ("file-system", "nat-gateway", "load-balancer", "vpc-endpoint", "instance-connect-endpoint"),
     ("address", "network-interface", "volume", "image", "backup"),
     ("snapshot", "launch-template", "placement-group", "security-group", "log-group"),
-    ("subnet", "internet-gateway"),
+    ("subnet", "internet-gateway", "egress-only-internet-gateway"),
     ("route-table", "network-acl"),
     ("vpc",),
 )
 """What is slow to go in one rank holds up the next."""
-SLOW = ("instance", "file-system", "nat-gateway", "load-balancer", "vpc-endpoint")
+SLOW = ("instance", "file-system", "nat-gateway", "load-balancer", "vpc-endpoint", "instance-connect-endpoint")
 HOURLY = ("fleet", "spot-instance-request", "instance", "file-system")
 """Removed ahead of the stack that made them: a stack may take long, or fail, to delete."""
-LEAVING = ("shutting-down", "deleting", "DELETING")
+LEAVING = ("shutting-down", "deleting", "Deleting", "DELETING", "delete-in-progress")
 """States of what is on its way out and needs no second request."""
 
 

@@ -13,6 +13,9 @@ from guard.order import LEAVING, SLOW, due
 
 DEADLINES = "/rooflab/deadline/"
 """SSM parameters below this name hold a stack's deadline."""
+ADOPT = {"ec2": ("create_tags", "Resources"), "elbv2": ("add_tags", "ResourceArns"),
+         "fsx": ("tag_resource", "ResourceARN")}  # fmt: skip
+"""Service -> what tags a thing of it, and the field that names the thing."""
 
 
 def step(clients: Clients, stack: str, inventory: Inventory | None = None) -> "Step":
@@ -61,8 +64,12 @@ class Step:
         The guard's role may remove only what carries a lab's tag.
         """
         for item in self.before.left:
-            if TAG_STACK not in item.tags and item.calls[-1].service == "ec2" and item.state not in LEAVING:
-                self.ask("ec2", "create_tags", Resources=[item.id], Tags=[{"Key": TAG_STACK, "Value": self.name}])
+            service = item.calls[-1].service
+            if TAG_STACK in item.tags or service not in ADOPT or item.state in LEAVING:
+                continue
+            operation, field = ADOPT[service]
+            ident = item.facts.get(field, [item.id])  # FSx wants the ARN
+            self.ask(service, operation, **{field: ident}, Tags=[{"Key": TAG_STACK, "Value": self.name}])
 
     def by_hand(self) -> bool:
         """Remove rank after rank. Returns whether something has to be waited for."""

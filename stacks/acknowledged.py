@@ -8,6 +8,7 @@ from constructs import IConstruct
 _ARN = "arn:<AWS::Partition>"
 _HERE = "<AWS::Region>:<AWS::AccountId>"
 _DEADLINES = f"{_ARN}:ssm:{_HERE}:parameter/rooflab/deadline/*"
+_TOLD = f"{_ARN}:ssm:{_HERE}:parameter/rooflab/told/*"
 _LABS = f"{_ARN}:cloudformation:{_HERE}:stack/Lab?Stack*/*"
 _LOGS = f"{_ARN}:logs:{_HERE}:log-group:/rooflab/Lab?Stack*"
 
@@ -37,6 +38,13 @@ GUARD_ROLE = {
     f"AwsSolutions-IAM5[Resource::{_DEADLINES}]": "The guard reads the deadlines of all labs, nothing else.",
     f"AwsSolutions-IAM5[Resource::{_LABS}]": "The guard ends labs' stacks, which it knows by name.",
     f"AwsSolutions-IAM5[Resource::{_LOGS}]": "The guard removes labs' logs, which it knows by name.",
+}
+NOTICES = {
+    f"AwsSolutions-IAM5[Resource::{_TOLD}]": "The guard keeps what it told of each lab, by the lab's name.",
+}
+TOPIC = {
+    "AwsSolutions-SNS2": "Notices hold a stack's name, times and ids; a key of one's own costs a dollar a month.",
+    "AwsSolutions-SNS3": "The guard is the only publisher, and its SDK speaks nothing but TLS.",
 }
 
 

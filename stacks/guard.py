@@ -3,6 +3,8 @@
 It stands while labs come and go and costs cents a month. Every lab's stack depends on it.
 """
 
+import ast
+import re
 from pathlib import Path
 
 from aws_cdk import CfnOutput, Duration, LegacyStackSynthesizer, RemovalPolicy, Stack, Tags
@@ -11,21 +13,22 @@ from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_scheduler as scheduler
+from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from labs import names
-from stacks.acknowledged import BUCKET, FUNCTION, GUARD_ROLE, NODE_ROLE, acknowledge
-from stacks.permissions import guard_statements, node_statements
+from stacks.acknowledged import BUCKET, FUNCTION, GUARD_ROLE, NODE_ROLE, NOTICES, TOPIC, acknowledge
+from stacks.permissions import guard_statements, node_statements, notice_statements
 
 _GUARD = Path(__file__).resolve().parent.parent / "guard"
-SOURCES = ("inventory.py", "order.py", "removal.py", "tick.py")
+SOURCES = ("inventory.py", "order.py", "removal.py", "notice.py", "tick.py")
 """Files of `guard/` in the order in which each needs only those before it."""
-LIMIT_BYTES = 34_000
+LIMIT_BYTES = 32_000
 """Of the Lambda's text: the template that carries it must stay below CloudFormation's 50 KiB."""
 
 
 def guard_source(folder: Path = _GUARD) -> str:
-    """The Lambda's one file: the guard's files one after another, without the imports among themselves.
+    """The Lambda's one file: the guard's files one after another, without docstrings and imports among themselves.
 
     Raises:
         ValueError: a file is missing, or the whole is too long to stand in a template.
@@ -33,22 +36,34 @@ def guard_source(folder: Path = _GUARD) -> str:
     missing = [name for name in SOURCES if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"guard/{missing[0]} is missing: the guard is made of {', '.join(SOURCES)}")
-    lines = [
-        line
-        for name in SOURCES
-        for line in (folder / name).read_text().splitlines()
-        if not line.startswith("from guard.")
-    ]
-    text = "\n".join(lines) + "\n"
+    text = "\n".join(line for name in SOURCES for line in _spare((folder / name).read_text())) + "\n"
     if len(text.encode()) > LIMIT_BYTES:
         raise ValueError(f"guard/ is {len(text.encode())} bytes long: at most {LIMIT_BYTES} fit into the template")
     return text
 
 
+def _spare(text: str) -> list[str]:
+    """Lines of a file that run: without docstrings, comments of their own line, and imports from the same room."""
+    said: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            said |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    lines = enumerate(text.splitlines(), start=1)
+    kept = [line for number, line in lines if number not in said and not re.match(r"from guard\.|\s*#", line)]
+    return [line for line in kept if line.strip()]
+
+
 class GuardStack(Stack):
     """What stands when no lab does."""
 
-    def __init__(self, scope: Construct, id: str) -> None:
+    def __init__(self, scope: Construct, id: str, *, notify: str = "") -> None:
+        """`notify`: address that is mailed about labs' ends; "" mails nobody.
+
+        Raises:
+            ValueError: `notify` is no address.
+        """
+        if notify and not re.fullmatch(r"[^@\s,]+@[^@\s,]+\.[^@\s,]+", notify):
+            raise ValueError(f"notify={notify!r} is no mail address: write notify=me@example.org")
         super().__init__(
             scope,
             id,
@@ -78,7 +93,7 @@ class GuardStack(Stack):
         acknowledge(self.bucket, BUCKET)
         role = self._node_role()
         self.instance_profile = iam.CfnInstanceProfile(self, "NodeProfile", roles=[role.role_name])
-        self._guard()
+        self._guard(self._topic(notify) if notify else None)
         CfnOutput(self, names.Output.RESULTS_BUCKET, value=self.bucket.bucket_name)
         # Exported whichever labs stand in the app, so that one lab's overrides never change this template.
         self.export_value(self.bucket.bucket_name)
@@ -91,7 +106,13 @@ class GuardStack(Stack):
         acknowledge(role, NODE_ROLE)
         return role
 
-    def _guard(self) -> None:
+    def _topic(self, notify: str) -> sns.Topic:
+        topic = sns.Topic(self, "Notices", display_name="Rooflab: labs' ends")
+        sns.Subscription(self, "Mail", topic=topic, protocol=sns.SubscriptionProtocol.EMAIL, endpoint=notify)
+        acknowledge(topic, TOPIC)
+        return topic
+
+    def _guard(self, topic: sns.Topic | None) -> None:
         log = logs.LogGroup(
             self,
             "GuardLog",
@@ -103,7 +124,10 @@ class GuardStack(Stack):
         log.grant_write(role)
         for statement in guard_statements(self):
             role.add_to_policy(statement)
-        acknowledge(role, GUARD_ROLE)
+        if topic:
+            for statement in notice_statements(self, topic):
+                role.add_to_policy(statement)
+        acknowledge(role, GUARD_ROLE | (NOTICES if topic else {}))
         function = lambda_.Function(
             self,
             "Guard",
@@ -114,6 +138,7 @@ class GuardStack(Stack):
             role=role,
             log_group=log,
             memory_size=256,
+            environment={"TOPIC": topic.topic_arn} if topic else None,
             timeout=Duration.minutes(4),  # below the schedule's period: two ticks never overlap
         )
         caller = iam.Role(self, "ScheduleRole", assumed_by=iam.ServicePrincipal("scheduler.amazonaws.com"))

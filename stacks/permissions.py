@@ -7,11 +7,14 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec
 from aws_cdk import ArnFormat, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sns as sns
 
 from labs import names
 
 _LABS = "Lab?Stack*"
 """Names of labs' stacks, as IAM matches them."""
+TOLD = "/rooflab/told"
+"""Parameters below this name hold what the guard told of each lab."""
 
 LOOK = (
     "cloudformation:DescribeStacks",
@@ -19,6 +22,7 @@ LOOK = (
     "ec2:Describe*",
     "elasticloadbalancing:DescribeLoadBalancers",
     "fsx:DescribeBackups",
+    "fsx:DescribeDataRepositoryAssociations",
     "fsx:DescribeFileSystems",
     "logs:DescribeLogGroups",
     "logs:ListTagsForResource",
@@ -26,7 +30,9 @@ LOOK = (
 REMOVE = (
     "ec2:CancelCapacityReservation",
     "ec2:CancelSpotInstanceRequests",
+    "ec2:DeleteEgressOnlyInternetGateway",
     "ec2:DeleteFleets",
+    "ec2:DeleteInstanceConnectEndpoint",
     "ec2:DeleteInternetGateway",
     "ec2:DeleteLaunchTemplate",
     "ec2:DeleteNatGateway",
@@ -46,15 +52,18 @@ REMOVE = (
     "ec2:DetachNetworkInterface",
     "ec2:DisassociateAddress",
     "ec2:DisassociateRouteTable",
+    "ec2:DisassociateVpcCidrBlock",
     "ec2:ReleaseAddress",
     "ec2:RevokeSecurityGroupEgress",
     "ec2:RevokeSecurityGroupIngress",
     "ec2:TerminateInstances",
     "elasticloadbalancing:DeleteLoadBalancer",
     "fsx:DeleteBackup",
+    "fsx:DeleteDataRepositoryAssociation",
     "fsx:DeleteFileSystem",
 )
 """What the guard does itself, and what CloudFormation does in its name when it deletes a lab's stack."""
+ADOPT = ("ec2:CreateTags", "elasticloadbalancing:AddTags", "fsx:TagResource")
 SESSION = (
     "ssm:UpdateInstanceInformation",
     "ssmmessages:CreateControlChannel",
@@ -95,7 +104,8 @@ def guard_statements(stack: Stack) -> list[iam.PolicyStatement]:
         iam.PolicyStatement(sid="Look", actions=list(LOOK), resources=["*"]),
         iam.PolicyStatement(
             sid="Deadline",
-            actions=["ssm:GetParameter", "ssm:DeleteParameter"],
+            # Put: where a capacity block ends a lab, its nodes are to know.
+            actions=["ssm:GetParameter", "ssm:PutParameter", "ssm:DeleteParameter"],
             resources=[deadline_parameters(stack)],
         ),
         iam.PolicyStatement(
@@ -105,7 +115,7 @@ def guard_statements(stack: Stack) -> list[iam.PolicyStatement]:
         ),
         iam.PolicyStatement(sid="Remove", actions=list(REMOVE), resources=["*"], conditions=tagged),
         # What was made by hand inside a lab is tagged as the lab's first, and removed with it.
-        iam.PolicyStatement(sid="Adopt", actions=["ec2:CreateTags"], resources=["*"], conditions=tagging),
+        iam.PolicyStatement(sid="Adopt", actions=list(ADOPT), resources=["*"], conditions=tagging),
         iam.PolicyStatement(
             sid="Logs",
             actions=["logs:DeleteLogGroup"],
@@ -118,4 +128,15 @@ def guard_statements(stack: Stack) -> list[iam.PolicyStatement]:
                 )
             ],
         ),
+    ]
+
+
+def notice_statements(stack: Stack, topic: sns.ITopic) -> list[iam.PolicyStatement]:
+    """What the guard's role may do besides, where somebody is mailed."""
+    path = TOLD.lstrip("/")
+    told = [stack.format_arn(service="ssm", resource="parameter", resource_name=name) for name in (path, f"{path}/*")]
+    return [
+        iam.PolicyStatement(sid="Tell", actions=["sns:Publish"], resources=[topic.topic_arn]),
+        iam.PolicyStatement(sid="Told", actions=["ssm:GetParametersByPath"], resources=told[:1]),
+        iam.PolicyStatement(sid="Keep", actions=["ssm:PutParameter", "ssm:DeleteParameter"], resources=told[1:]),
     ]

@@ -41,8 +41,9 @@ class Bench:
         self.answers: dict[str, dict[str, Any]] = {
             "ec2:DescribePlacementGroups": {"PlacementGroups": []},
             "ec2:DescribeCapacityReservations": {"CapacityReservations": []},
+            "ec2:DescribeInstanceConnectEndpoints": {"InstanceConnectEndpoints": []},
         }
-        """What is answered in moto's place: it does not know these two, and a test may add more."""
+        """What is answered in moto's place: it does not know these, and a test may add more."""
         self.asked: list[str] = []
         """Every request, as service:Operation."""
         self.clients = client_of

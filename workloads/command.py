@@ -5,15 +5,21 @@ flags or environment; 130 Ctrl-C; 143 SIGTERM. A record is written whole at the 
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import torch
+
+from workloads.device import Device, find_device
+from workloads.record import Surroundings, surroundings
+
+C = TypeVar("C")
 
 
 class CheckFailed(Exception):
@@ -33,6 +39,20 @@ class Parser(argparse.ArgumentParser):
         )
         self.add_argument("--seed", type=int, default=0, help="seed of all random data")
 
+    def read(self, arguments: Sequence[str], configure: Callable[[argparse.Namespace, Device], C]
+             ) -> tuple[argparse.Namespace, Device, C, Surroundings]:  # fmt: skip
+        """The flags, the device they choose, what `configure` makes of both, and the run this is part of.
+
+        Raises:
+            SystemExit: with exit code 2, for wrong flags, values that `configure` refuses, or a wrong environment.
+        """
+        flags = self.parse_args(arguments)
+        try:
+            device = find_device(flags.device)
+            return flags, device, configure(flags, device), surroundings()
+        except ValueError as error:
+            self.error(str(error))
+
     def error(self, message: str) -> NoReturn:
         """End the process: `message` on one line of stderr, exit code 2."""
         self.exit(2, f"{self.prog}: {message}; `python -m workloads.{self.prog} --help` lists the flags\n")
@@ -47,6 +67,37 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """A flag's value as a number of seconds of at least 0.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds: write for example 2.5")
+    return value
+
+
+def dtypes(text: str) -> tuple[str, ...]:
+    """A flag's value as data types; which of them a device has, its workload says."""
+    return tuple(text.split(","))
+
+
+def refuse_absent(wanted: Sequence[str], device: Device) -> None:
+    """Check that the device has all `wanted` data types.
+
+    Raises:
+        ValueError: it lacks one; the message lists those it has.
+    """
+    for dtype in wanted:
+        if dtype not in device.dtypes:
+            raise ValueError(f"dtype={dtype!r} is not in {device.name}: write some of {','.join(device.dtypes)}")
 
 
 def start(name: str, main: Callable[[Sequence[str]], None]) -> NoReturn:

@@ -102,12 +102,18 @@ def _nothing() -> None:
 
 
 def time_each(device: Device, step: Callable[[], object], iterations: int, *, before: Callable[[], object] = _nothing,
-              after: Callable[[], object] = _nothing) -> tuple[float, ...]:  # fmt: skip
+              after: Callable[[], object] = _nothing, lead: int = 0, meanwhile: Callable[[], object] = _nothing
+              ) -> tuple[float, ...]:  # fmt: skip
     """Seconds of each of `iterations` calls of `step`: CUDA events on a GPU, the wall clock on a CPU.
 
-    `before` and `after` run around each call and are not timed. On a GPU the host runs ahead and waits only at the
-    end, so that launches do not count where the queue is full; none of the three may wait for the device then.
+    `before` and `after` run around each call and are not timed; `lead` calls go ahead untimed, so that the first
+    timed one finds the queue full. `meanwhile` runs once when all calls are queued (on a CPU: when they are done).
+    On a GPU the host runs ahead and waits only at the end, so that launches do not count; of what is called here
+    only `meanwhile` may wait for the device.
     """
+    device.synchronize()
+    for _ in range(lead):
+        step()
     if not device.cuda:
         samples = []
         for _ in range(iterations):
@@ -116,14 +122,15 @@ def time_each(device: Device, step: Callable[[], object], iterations: int, *, be
             step()
             samples.append(time.perf_counter() - begin)
             after()
+        meanwhile()
         return tuple(samples)
     pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(iterations)]
-    torch.cuda.synchronize(device.torch)
     for begin_event, end_event in pairs:
         before()
         begin_event.record()
         step()
         end_event.record()
         after()
-    torch.cuda.synchronize(device.torch)
+    meanwhile()
+    device.synchronize()
     return tuple(begin_event.elapsed_time(end_event) / 1e3 for begin_event, end_event in pairs)

@@ -1,35 +1,44 @@
-"""gemm: matrix products from GEMV to square, each beside the roofline of its shape.
+"""gemm: matrix products from GEMV to the fastest shape there is, in two regimes, each beside its roofs.
 
 C[M,N] = A[M,K]·W[N,K]ᵀ takes 2·M·N·K FLOPs and must move A, W and C once. Their ratio, the arithmetic intensity,
 decides which roof bounds it: a single row (a decoder's batch of 1) does one multiply-add per weight that it reads
 and waits for memory; from the ridge on, peak FLOP/s ÷ bytes/s, the same weights are compute-bound. No kernel of one
-shape can beat min(peak, intensity × bandwidth).
+shape can beat min(peak, intensity × bandwidth). On the flat part the shape still matters: tiles that fill all SMs in
+whole waves, and a long K. A search (workloads/search.py) finds the best within a budget of seconds.
+
+Two regimes, never one number for both: "burst" at boost clock after an idle gap, "sustained" for seconds at the power
+cap. Roofs: the datasheet's; the peak at the clock that was measured; and what the top clock allows, above which a
+value is a measuring error. A data type that the device lacks is named and left out.
 
 Method: N(0,1) data (zeros draw less power and run faster); operands come from a pool twice the cache, the next
-window each time, so that they arrive from memory; every iteration is timed (CUDA events on a GPU); the result of
-the last timed one is checked in full against float64. Value: from the median.
+window each time, so that they arrive from memory; every product is timed (CUDA events on a GPU); the result of
+the last timed one is checked in full against float64. Value: from the median; the winner's from samples taken after
+the search, none of which chose it.
 
-Output: FLOP/s, intensity and fraction of the roof per shape and data type; one record.
+Output: FLOP/s, intensity and fraction of the roof per shape, data type and regime; one record.
 
     python -m workloads.gemm
-    python -m workloads.gemm --dtypes bf16 --shapes 4096x4096x4096,1x14336x4096 --iterations 200
+    python -m workloads.gemm --dtypes bf16 --shapes 4096x4096x4096,1x14336x4096 --search-s 60
 """
 
 import argparse
-import math
-import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from labs.results import Measurement
-from labs.roofs import gemm_bytes, gemm_flops, intensity, rate_bound, ridge
-from workloads.command import CheckFailed, Parser, positive, start
-from workloads.device import TORCH_DTYPES, Device, cache_bytes, find_device, time_each
-from workloads.record import Surroundings, surroundings, write
+from labs.roofs import clock_roof, gemm_flops, intensity, rate_bound, ridge
+from workloads.command import Parser, dtypes, positive, refuse_absent, seconds, start
+from workloads.device import TORCH_DTYPES, Device, cache_bytes, time_each
+from workloads.nvml import Gauge
+from workloads.product import POOL_LIMIT_BYTES, Pool, check, moved_bytes, multiplier
+from workloads.record import Surroundings, write
+from workloads.regimes import Regime, Taken, burst, sustained
+from workloads.search import Shape, Space, rate, search
 from workloads.sensors import Sensors, describe
 
 # Shape suffixes: M rows of A and C; N columns of C, rows of W; K the inner dimension.
@@ -42,10 +51,12 @@ CPU_SHAPES = (
     *((edge, edge, edge) for edge in (64, 128, 256, 512)),
     *((m, 1024, 1024) for m in (1, 4, 16, 64, 256)),
 )
-POOL_LIMIT_BYTES = 256 * 2**20
-"""A virtual CPU may claim a cache of hundreds of MiB that it shares: no pool grows beyond this for its sake."""
-ROUNDING = {"fp32": 2**-24, "tf32": 2**-11, "fp16": 2**-11, "bf16": 2**-8, "fp8": 2**-8}
-"""Unit roundoff by data type, doubled for fp16 and bf16, whose partial sums may be rounded too; fp8 writes bf16."""
+CPU_TILE, CPU_INNER = (128, 128), (256, 512, 1024, 2048)
+SUSTAINED_INNER = 6144
+"""At its power cap a GPU prefers a shorter K than in a burst: the winner is tried with this one as well."""
+LONGEST_S = {True: 0.03, False: 0.02}
+"""A shape of the search takes no longer, by the pace of `PROBE`; by whether the device is a GPU."""
+PROBE = {True: (4096, 4096, 4096), False: (512, 512, 512)}
 LAUNCH_BOUND_S = 20e-6
 """On a GPU, below this a sample holds part of the launch as well."""
 
@@ -54,13 +65,17 @@ LAUNCH_BOUND_S = 20e-6
 class Config:
     """What is measured."""
 
-    shapes: tuple[tuple[int, int, int], ...]
-    """(M, N, K) each."""
+    shapes: tuple[Shape, ...]
+    """(M, N, K) each, in bursts."""
     dtypes: tuple[str, ...]
     iterations: int
-    """Timed products per shape and data type."""
+    """Timed products per shape and data type in bursts, at least."""
     warmup: int
     """Products before that."""
+    search_s: float
+    """Budget of the search per data type; 0 for none."""
+    sustain_s: float
+    """How long the winner is run back to back."""
     seed: int
     threads: int
     """CPU threads that torch may use."""
@@ -72,146 +87,161 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
     Raises:
         ValueError: a data type that the device lacks.
     """
-    dtypes = flags.dtypes or device.dtypes
-    for dtype in dtypes:
-        if dtype not in device.dtypes:
-            raise ValueError(f"dtype={dtype!r} is not in {device.name}: write some of {','.join(device.dtypes)}")
+    wanted = flags.dtypes or device.dtypes
+    refuse_absent(wanted, device)
+    search_s = (30.0 if device.cuda else 1.5) if flags.search_s is None else flags.search_s
+    sustain_s = (2.0 if device.cuda else 0.5) if flags.sustain_s is None else flags.sustain_s
     return Config(
-        shapes=flags.shapes or (GPU_SHAPES if device.cuda else CPU_SHAPES), dtypes=dtypes,
+        shapes=flags.shapes or (GPU_SHAPES if device.cuda else CPU_SHAPES), dtypes=wanted,
         iterations=flags.iterations or (100 if device.cuda else 20),
-        warmup=flags.warmup or (50 if device.cuda else 3), seed=flags.seed, threads=torch.get_num_threads(),
+        warmup=flags.warmup or (50 if device.cuda else 3), search_s=search_s, sustain_s=sustain_s, seed=flags.seed,
+        threads=torch.get_num_threads(),
     )  # fmt: skip
 
 
-class Pool:
-    """Random numbers of one data type, handed out as operands; the next window each time, past the cache."""
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Products of one data type on one device, ready to be timed."""
 
-    def __init__(self, device: Device, dtype: str, largest: int, seed: int) -> None:
-        """`largest` is the most elements that one product reads."""
-        stored = TORCH_DTYPES[dtype]
-        pool_bytes = min(2 * cache_bytes(device), POOL_LIMIT_BYTES)
-        generator = torch.Generator(device.torch).manual_seed(seed)
-        count = pool_bytes // stored.itemsize + _aligned(largest)
-        drawn = torch.float32 if stored.itemsize == 4 else torch.bfloat16
-        self._values = torch.randn(count, generator=generator, device=device.torch, dtype=drawn).to(stored)
-        self._next = 0
+    device: Device
+    dtype: str
+    gauge: Gauge
+    pool: Pool
+    multiply: Callable[[Tensor, Tensor], Tensor]
+    price: float | None
+    """US dollars per hour."""
 
-    def operands(self, m: int, n: int, k: int) -> tuple[Tensor, Tensor]:
-        """A and W for one product."""
-        first, second = _aligned(m * k), _aligned(n * k)
-        if self._next + first + second > len(self._values):
-            self._next = 0
-        begin, middle = self._next, self._next + first
-        self._next = middle + second
-        return self._values[begin : begin + m * k].view(m, k), self._values[middle : middle + n * k].view(n, k)
+    def measure(self, config: Config, shape: Shape, regime: Regime, **more: Any) -> Measurement:
+        """Time one shape, check the last product, and put the median beside the roofs; `more` joins the row's config.
 
+        Raises:
+            CheckFailed: the product is wrong.
+        """
+        last: tuple[Tensor, ...] = ()
 
-def _aligned(elements: int) -> int:
-    """Rounded up so that every operand begins where vector loads like it: 256 elements, at least 256 bytes."""
-    return -(-elements // 256) * 256
+        def step() -> None:
+            nonlocal last
+            a_MK, w_NK = self.pool.operands(*shape)
+            last = a_MK, w_NK, self.multiply(a_MK, w_NK)
 
+        for _ in range(config.warmup):
+            step()
+        if regime == "burst":
+            taken = burst(self.device, self.gauge, step, config.iterations)
+        else:
+            taken = sustained(self.device, self.gauge, step, config.sustain_s)
+        return self._row(shape, taken, check(self.dtype, *last), more)
 
-@contextmanager
-def multiplier(device: Device, dtype: str) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
-    """A function (A, W) -> C of that data type. fp8 writes bf16, without fast accumulation."""
-    if dtype == "fp8":
-        one = torch.ones((), device=device.torch)
-        yield lambda a_MK, w_NK: torch._scaled_mm(a_MK, w_NK.t(), one, one, out_dtype=torch.bfloat16)
-        return
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
-    try:
-        yield lambda a_MK, w_NK: torch.mm(a_MK, w_NK.t())
-    finally:
-        torch.set_float32_matmul_precision(precision)
+    def time(self, shape: Shape, count: int) -> Sequence[float]:
+        """For the search: the seconds of `count` products of one shape, after one that warms up."""
 
+        def step() -> Tensor:
+            return self.multiply(*self.pool.operands(*shape))
 
-def tolerance(dtype: str, k: int) -> float:
-    """Largest allowed |error| of an entry. Entries are N(0, K) and none of 10⁹ exceeds 8·√K; each carries one
-    rounding of its type, and an fp32 sum of K terms, whose error grows as √K."""
-    root_k = math.sqrt(k)
-    return 8 * root_k * (ROUNDING[dtype] + root_k * ROUNDING["fp32"])
+        return time_each(self.device, step, count, lead=1)
 
-
-def check(dtype: str, a_MK: Tensor, w_NK: Tensor, c_MN: Tensor) -> str:
-    """Compare every entry with the float64 product of the same operands, and say how near they are.
-
-    Raises:
-        CheckFailed: an entry is further off than `tolerance`, or is not a number.
-    """
-    m, k = a_MK.shape
-    allowed = tolerance(dtype, k)
-    error = float((c_MN.double() - a_MK.double() @ w_NK.double().t()).abs().max())
-    if not error <= allowed:
-        raise CheckFailed(f"{dtype} {m}x{len(w_NK)}x{k}: |error| {error:.2g} against float64, allowed {allowed:.2g}")
-    return f"max |error| {error:.1e} against float64, allowed {allowed:.1e}"
+    def _row(self, shape: Shape, taken: Taken, checked: str, more: dict[str, Any]) -> Measurement:
+        m, n, k = shape
+        flops, moved = gemm_flops(m, n, k), moved_bytes(self.dtype, shape)
+        per_s = flops / taken.median_s
+        accelerator = self.device.accelerator
+        bound = rate_bound(self.device.name, accelerator, self.dtype, flops, moved)
+        top_mhz = taken.top_mhz or (accelerator.top_mhz if accelerator else None)
+        here, limit = (
+            clock_roof(accelerator, self.dtype, flops, moved, clock_mhz, said) if clock_mhz else None
+            for clock_mhz, said in ((taken.clock_mhz, "measured clock"), (top_mhz, "top clock"))
+        )
+        return Measurement(
+            name=f"{self.dtype} {m}x{n}x{k} {taken.regime}", value=per_s, unit="FLOP/s",
+            estimator=f"from the median of {len(taken.samples_s)}",
+            config={"m": m, "n": n, "k": k, "dtype": self.dtype, "intensity": intensity(flops, moved),
+                    **taken.told, **more},
+            samples_s=taken.samples_s, roof=bound.roof, no_roof_because=bound.no_roof_because,
+            others=(here,) if here and bound.roof else (), limit=limit if bound.roof else None,
+            usd_per_unit=None if self.price is None else self.price / 3600 / per_s * 1e15,
+            work_unit="PFLOP", checked=checked,
+        )  # fmt: skip
 
 
 def measure(config: Config, device: Device, price: float | None) -> Iterator[Measurement]:
-    """Every shape in every data type; fp8 leaves out shapes that its instructions cannot take."""
-    largest = max(_aligned(m * k) + _aligned(n * k) for m, n, k in config.shapes)
+    """Every shape in every data type, and the best that the search finds; fp8 leaves out shapes that its
+    instructions cannot take."""
+    gauge = Gauge(device)
+    largest = max(m * k + n * k for m, n, k in config.shapes)
     for dtype in config.dtypes:
-        pool = Pool(device, dtype, largest, config.seed)
         with multiplier(device, dtype) as multiply:
-            for m, n, k in config.shapes:
-                if dtype == "fp8" and any(edge % 16 for edge in (m, n, k)):
-                    continue
-                yield measure_one(config, device, dtype, (m, n, k), pool, multiply, price)
+            pool = Pool(device, dtype, largest + 1024, config.seed)
+            bench = Bench(device=device, dtype=dtype, gauge=gauge, pool=pool, multiply=multiply, price=price)
+            for shape in config.shapes:
+                if dtype != "fp8" or not any(edge % 16 for edge in shape):
+                    yield bench.measure(config, shape, "burst")
+            if config.search_s:
+                yield from best(config, bench)
 
 
-def measure_one(config: Config, device: Device, dtype: str, shape: tuple[int, int, int], pool: Pool,
-                multiply: Callable[[Tensor, Tensor], Tensor], price: float | None) -> Measurement:  # fmt: skip
-    """Time one shape, check the last product, and put the median beside the roof."""
-    m, n, k = shape
-    last: tuple[Tensor, ...] = ()
+def best(config: Config, bench: Bench) -> Iterator[Measurement]:
+    """Search, then measure the winner afresh in both regimes, and with a shorter K where it is sustained."""
+    found = search(space(bench), bench.time, time.perf_counter, config.search_s)
+    how = {"searched": found.tried, "search_s": round(found.spent_s, 3), "promised_flops": found.promised_flops}
+    yield bench.measure(config, found.shape, "burst", **how)
+    m, n, k = found.shape
+    shorter = next((shape for shape in found.ranking if shape[2] <= SUSTAINED_INNER), (m, n, SUSTAINED_INNER))
+    for shape in dict.fromkeys((found.shape, shorter) if k > SUSTAINED_INNER else (found.shape,)):
+        yield bench.measure(config, shape, "sustained", **how)
 
-    def step() -> None:
-        nonlocal last
-        a_MK, w_NK = pool.operands(m, n, k)
-        last = a_MK, w_NK, multiply(a_MK, w_NK)
 
-    for _ in range(config.warmup):
-        step()
-    samples_s = time_each(device, step, config.iterations)
-    checked = check(dtype, *last)
-    flops = gemm_flops(m, n, k)
-    moved = gemm_bytes(m, n, k, dtype, "bf16" if dtype == "fp8" else dtype)
-    rate = flops / statistics.median(samples_s)
-    bound = rate_bound(device.name, device.accelerator, dtype, flops, moved)
-    return Measurement(
-        name=f"{dtype} {m}x{n}x{k}", value=rate, unit="FLOP/s", estimator=f"from the median of {len(samples_s)}",
-        config={"m": m, "n": n, "k": k, "dtype": dtype, "flops": flops, "bytes": moved,
-                "intensity": intensity(flops, moved)},
-        samples_s=samples_s, roof=bound.roof, no_roof_because=bound.no_roof_because,
-        usd_per_unit=None if price is None else price / 3600 / rate * 1e15, work_unit="PFLOP", checked=checked,
-    )  # fmt: skip
+def space(bench: Bench) -> Space:
+    """Where to search on this device: no shape that takes longer than `LONGEST_S`, by the pace of one probe."""
+    cuda = bench.device.cuda
+    pace = rate(PROBE[cuda], bench.time(PROBE[cuda], 3))
+    whole = Space(units=1, largest=max(int(pace * LONGEST_S[cuda] / 2), 256**3))
+    if not cuda:
+        return replace(whole, tile=CPU_TILE, inner=CPU_INNER)
+    return replace(whole, units=torch.cuda.get_device_properties(bench.device.torch).multi_processor_count)
 
 
 def roof_line(device: Device, dtype: str) -> str:
-    """What bounds products of this type here, for a reader who has not seen a number yet."""
+    """The roofs of a data type, for a reader who has not seen a number yet."""
     accelerator = device.accelerator
     peak = accelerator.peak_flops(dtype) if accelerator else None
     bandwidth = accelerator.bytes_per_s if accelerator else None
-    if peak is None or bandwidth is None:
+    if accelerator is None or peak is None or bandwidth is None:
         return f"roof {dtype}: none, {rate_bound(device.name, accelerator, dtype, 1, 1).no_roof_because}"
-    return (f"roof {dtype}: {peak / 1e12:.1f} TFLOP/s, below {ridge(peak, bandwidth):.0f} FLOP/B "
+    top = accelerator.flops_at(dtype, accelerator.top_mhz) if accelerator.top_mhz else None
+    most = "" if top is None else f", {top / 1e12:.1f} at the top clock of {accelerator.top_mhz} MHz"
+    return (f"roof {dtype}: {peak / 1e12:.1f} TFLOP/s{most}, below {ridge(peak, bandwidth):.0f} FLOP/B "
             f"intensity × {bandwidth / 1e9:.0f} GB/s")  # fmt: skip
 
 
 def row_line(row: Measurement) -> str:
     """One shape, for the log."""
     share = "" if row.fraction is None else f"  {row.fraction:6.1%} of roof"
-    return f"{row.name:24} {row.config['intensity']:8.1f} FLOP/B {row.value / 1e9:12.1f} GFLOP/s{share}"
+    clock = row.config["clock_mhz"]
+    at = "" if clock is None else f"  {clock:.0f} MHz"
+    found = f"  best of {row.config['searched']} in {row.config['search_s']:.1f} s" if "searched" in row.config else ""
+    return (f"{row.name:28} {row.config['intensity']:8.1f} FLOP/B {row.value / 1e9:12.1f} GFLOP/s"
+            f"{share}{at}{found}")  # fmt: skip
 
 
 def notes(config: Config, device: Device, rows: Sequence[Measurement]) -> Iterator[str]:
     """What a reader of the numbers must know."""
-    if device.cuda and any(statistics.median(row.samples_s) < LAUNCH_BOUND_S for row in rows):
+    for dtype in TORCH_DTYPES:
+        if dtype not in device.dtypes:
+            yield f"{dtype}: not applicable, {device.name} has no instructions for it"
+    if device.cuda and any(rate_s < LAUNCH_BOUND_S for row in rows for rate_s in (min(row.samples_s),)):
         yield f"shapes under {LAUNCH_BOUND_S * 1e6:.0f} µs include part of their launch"
     if 2 * cache_bytes(device) > POOL_LIMIT_BYTES:
         yield f"the cache of {cache_bytes(device) >> 20} MiB exceeds the pool: small shapes may have been served by it"
-    if len(rows) < len(config.shapes) * len(config.dtypes):
+    if "fp8" in config.dtypes and any(edge % 16 for shape in config.shapes for edge in shape):
         yield "fp8: shapes with an edge that is not a multiple of 16 were left out"
+    if device.cuda and any(row.config["boost_verified"] == "not told" for row in rows):
+        yield "the device does not tell its clock: that bursts ran at boost clock is not verified"
+    slow = [row.name for row in rows if row.config["regime"] == "burst" and row.config["boost_verified"] == "no"]
+    if slow:
+        yield f"never at boost clock: {', '.join(slow)}"
+    falling = [row.name for row in rows if not row.config.get("settled", True)]
+    if falling:
+        yield f"still slowing down when it ended, sustain longer: {', '.join(falling)}"
 
 
 def run(config: Config, device: Device, flags: argparse.Namespace, within: Surroundings) -> None:
@@ -226,11 +256,11 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
     machine = describe(device, devices=1, reading=sensors.reading, instance_type=within.instance_type, libraries=())
     path = write(flags.out, "gemm", tuple(rows), within=within, machine=machine, config=config,
                  notes=tuple(notes(config, device, rows)))  # fmt: skip
-    best = max(rows, key=lambda row: row.value)
-    print(f"best: {row_line(best)}; {len(rows)} shapes, all checked: {path}", flush=True)
+    fastest = max(rows, key=lambda row: row.value)
+    print(f"best: {row_line(fastest)}; {len(rows)} rows, all checked: {path}", flush=True)
 
 
-def shapes(text: str) -> tuple[tuple[int, int, int], ...]:
+def shapes(text: str) -> tuple[Shape, ...]:
     """Read "MxNxK,MxNxK"."""
     parsed = tuple(tuple(positive(edge) for edge in shape.split("x")) for shape in text.split(","))
     if any(len(shape) != 3 for shape in parsed):
@@ -247,15 +277,12 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = Parser("gemm", __doc__)
     parser.add_argument("--shapes", type=shapes, help="MxNxK,MxNxK,…")
-    parser.add_argument("--dtypes", type=lambda text: tuple(text.split(",")), help="some of fp32,tf32,fp16,bf16,fp8")
+    parser.add_argument("--dtypes", type=dtypes, help="some of fp32,tf32,fp16,bf16,fp8")
     parser.add_argument("--iterations", type=positive, help="timed products per shape")
     parser.add_argument("--warmup", type=positive, help="products before that")
-    flags = parser.parse_args(arguments)
-    try:
-        device = find_device(flags.device)
-        config, within = configure(flags, device), surroundings()
-    except ValueError as error:
-        parser.error(str(error))
+    parser.add_argument("--search-s", type=seconds, help="budget per data type for finding the best shape; 0: none")
+    parser.add_argument("--sustain-s", type=seconds, help="how long the best shape is run back to back")
+    flags, device, config, within = parser.read(arguments, configure)
     run(config, device, flags, within)
 
 

@@ -32,8 +32,8 @@ from labs.models import Model, find_model
 from labs.results import Measurement
 from labs.roofs import Bound, inverse, memory_time_bound, time_bound, usd_per_million
 from workloads.command import CheckFailed, Parser, positive, start
-from workloads.device import TORCH_DTYPES, Device, find_device
-from workloads.record import Surroundings, surroundings, write
+from workloads.device import TORCH_DTYPES, Device
+from workloads.record import Surroundings, write
 from workloads.sensors import Sensors, describe
 
 # Shape suffixes: B batch, S tokens so far, N new tokens, V vocabulary.
@@ -258,12 +258,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--prompt", type=positive, help="tokens of the prompt")
     parser.add_argument("--new-tokens", type=positive, help="tokens to make")
     parser.add_argument("--repeats", type=positive, help="generations that are timed")
-    flags = parser.parse_args(arguments)
-    try:
-        device = find_device(flags.device)
-        config, within = configure(flags, device), surroundings()
-    except ValueError as error:
-        parser.error(str(error))
+    flags, device, config, within = parser.read(arguments, configure)
     run(config, device, flags, within)
 
 

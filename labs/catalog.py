@@ -13,9 +13,16 @@ from labs.interfaces import Interface, layout
 from labs.names import stack_name
 from labs.storage import SIZES, STORAGE
 
+Way = Literal["address", "elastic", "endpoint", "session"]
+"""How a node is reached: by a public address that EC2 assigns, by an Elastic IP on a primary interface of its own,
+through an EC2 Instance Connect Endpoint, or through Session Manager. With the last two it has no public IPv4 address,
+and reaches the world by IPv6 alone."""
 ELASTIC_NODES = 4
 """Most nodes that get an Elastic IP each: an account has five a region unless it asked for more
 (https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html)."""
+ELASTIC_INTERFACES = 66
+"""Most network interfaces that those nodes have together. Each node's stand in a launch template of its own, and beyond
+two nodes of 32 EFAs the stack's template would outgrow the 50 KiB that need no bucket."""
 _RESERVED = re.compile(r"(reservation|block):cr-[0-9a-f]{1,17}")
 _OWNER = re.compile(r"[\w.@+-]{0,64}")
 _ZONE = re.compile(r"([a-z]{2}(-[a-z]+)+-\d[a-z])?")
@@ -95,8 +102,9 @@ class Lab:
         _demand(bool(_IMAGE.fullmatch(self.image)), "image", self.image, "ami-0123456789abcdef0 | baked")
         _demand(self.access in ("auto", "public", "eice", "ssm"), "access", self.access, "auto | public | eice | ssm")
         _demand(self.access != "public" or self.way in ("address", "elastic"), "access", self.access, "auto or eice, "
-                f"for {self.nodes} × {kind.name} on {self.capacity} cannot have public addresses (a fleet's nodes with "
-                f"several interfaces get none, and an account has five Elastic IPs)")  # fmt: skip
+                f"for {self.nodes} × {kind.name} on {self.capacity} cannot have public addresses (EC2 assigns none "
+                f"beside a second interface; Elastic IPs are for {ELASTIC_NODES} nodes and {ELASTIC_INTERFACES} "
+                f"interfaces, and for no fleet)")  # fmt: skip
         self._check_storage()
         self._check_alternatives()
         _demand(bool(_GROUP.fullmatch(self.group)), "group", self.group, "a placement group's name")
@@ -114,9 +122,10 @@ class Lab:
     def _check_alternatives(self) -> None:
         _demand(not self.alternatives or self.capacity == "spot", "alternatives", self.alternatives,
                 "it with capacity=spot")  # fmt: skip
+        _demand(len(set(self.types)) == len(self.types), "alternatives", self.alternatives, "each type once")
         first = self.instance
         for kind in map(instance_type, self.types[1:]):
-            same = (kind.gpus, kind.nvme_gb > 0) == (first.gpus, first.nvme_gb > 0)
+            same = (kind.gpus, kind.nvme_gb > 0, kind.burstable) == (first.gpus, first.nvme_gb > 0, first.burstable)
             same = same and layout(kind, min(self.efas, kind.efas)) == self.interfaces
             _demand(same, "alternatives", kind.name, f"types with the GPUs, NVMe and interfaces of {first.name}")
 
@@ -131,15 +140,14 @@ class Lab:
         return layout(self.instance, self.efas)
 
     @property
-    def way(self) -> Literal["address", "elastic", "endpoint", "session"]:
-        """How a node is reached: a public address that EC2 assigns, an Elastic IP on a primary interface of its own,
-        an EC2 Instance Connect Endpoint, or Session Manager. With the last two it has no public IPv4 address, and
-        reaches the world by IPv6 alone."""
+    def way(self) -> Way:
+        """How its nodes are reached."""
         if self.access in ("eice", "ssm"):
             return "endpoint" if self.access == "eice" else "session"
         if len(self.interfaces) == 1:
             return "address"
-        return "endpoint" if self.capacity == "spot" or self.nodes > ELASTIC_NODES else "elastic"
+        few = self.nodes <= ELASTIC_NODES and self.nodes * len(self.interfaces) <= ELASTIC_INTERFACES
+        return "elastic" if few and self.capacity != "spot" else "endpoint"
 
     @property
     def capacity_gib(self) -> int:

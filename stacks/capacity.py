@@ -7,7 +7,6 @@ from aws_cdk import aws_ec2 as ec2
 from constructs import Construct
 
 from labs.catalog import Lab
-from labs.interfaces import layout
 
 
 def is_spot(lab: Lab) -> bool:
@@ -32,30 +31,20 @@ def market(lab: Lab) -> ec2.CfnLaunchTemplate.InstanceMarketOptionsProperty | No
     return ec2.CfnLaunchTemplate.InstanceMarketOptionsProperty(market_type="capacity-block")
 
 
-def check(lab: Lab) -> None:
-    """Refuse what no template can express.
-
-    Raises:
-        ValueError: a fleet of nodes with several interfaces, which would have no public address.
-    """
-    if is_spot(lab) and len(layout(lab.instance, lab.efas)) > 1:
-        raise ValueError(
-            f"capacity='spot' with {lab.efas} EFA interfaces on {lab.instance_type} is not allowed, for EC2 gives a "
-            "fleet's node no public address beside several interfaces: write efa=off, or capacity=on-demand, or a "
-            "type with one EFA such as instance_type=g6e.12xlarge"
-        )
-
-
 def spot_fleet(
     scope: Construct,
     id: str,
     *,
     lab: Lab,
     template: ec2.CfnLaunchTemplate,
-    subnet_ids: Sequence[str],
+    subnet_id: str,
     tags: Sequence[CfnTag],
 ) -> ec2.CfnEC2Fleet:
-    """All of the lab's nodes at once on spot capacity, in one zone and of one type, or none; never relaunched."""
+    """All of the lab's nodes at once on spot capacity, in one zone and of one of its types, or none; never relaunched.
+
+    All types share the template, so the catalogue admits only those with the same interfaces. The subnet stands in the
+    override, and therefore in none of the template's interfaces.
+    """
     return ec2.CfnEC2Fleet(
         scope,
         id,
@@ -66,10 +55,8 @@ def spot_fleet(
                     launch_template_id=template.ref, version=template.attr_latest_version_number
                 ),
                 overrides=[
-                    ec2.CfnEC2Fleet.FleetLaunchTemplateOverridesRequestProperty(
-                        instance_type=lab.instance_type, subnet_id=subnet_id
-                    )
-                    for subnet_id in subnet_ids
+                    ec2.CfnEC2Fleet.FleetLaunchTemplateOverridesRequestProperty(instance_type=kind, subnet_id=subnet_id)
+                    for kind in lab.types
                 ],
             )
         ],

@@ -1,20 +1,41 @@
 """The nodes of a lab: launch templates, placement group, instances or a spot fleet, and their addresses."""
 
+import re
+from typing import Any
+
 from aws_cdk import CfnMapping, CfnTag, Fn
 from aws_cdk import aws_ec2 as ec2
 from constructs import Construct, IDependable
 
 from labs import names
 from labs.catalog import Lab
-from labs.interfaces import Interface, layout
+from labs.interfaces import Interface
 from stacks import capacity
 from stacks.acknowledged import NODE, acknowledge
 from stacks.boot import UserData
-from stacks.network import Network
+from stacks.network import Network, named
 
 _GPU_IMAGE = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
 _CPU_IMAGE = "/aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id"
+_TOKEN = re.compile(r"(\$\{Token\[[^\]]*\]\})")
+"""What CDK puts into text in the place of a value that only CloudFormation knows."""
+NAMED_NODES = 16
+"""Most nodes whose Name tells them apart; their index is a tag of its own in any case."""
 _Template = ec2.CfnLaunchTemplate
+
+
+def image_id(lab: Lab) -> str:
+    """ImageId of the launch template: an AMI, or the parameter that EC2 reads at each launch.
+
+    EC2 reads it, not CloudFormation: so a newer image makes no difference to the template, and a second deploy leaves
+    running nodes alone.
+    """
+    if lab.image.startswith("ami-"):
+        return lab.image
+    gpu = lab.instance.gpus > 0
+    if lab.image == "baked":
+        return f"resolve:ssm:{names.IMAGE_PARAMETER.format(kind='gpu' if gpu else 'cpu')}"
+    return f"resolve:ssm:{_GPU_IMAGE if gpu else _CPU_IMAGE}"
 
 
 def tags(lab: Lab) -> dict[str, str]:
@@ -50,40 +71,47 @@ class Cluster(Construct):
         self._lab = lab
         self._network = network
         self._profile = instance_profile
-        self._user_data = user_data
+        self._user_data = user_data.text(user_data.packed)
         self._after = (network.ready, *after)
-        self._group = ec2.CfnPlacementGroup(self, "PlacementGroup", strategy="cluster") if lab.placement_group else None
+        self._group = self._placement_group()
         self.fleet: ec2.CfnEC2Fleet | None = None
-        interfaces = layout(lab.instance, lab.efas)
-        if capacity.is_spot(lab):
-            template = self._template("Template", interfaces, f"{lab.stack} node")
-            self.fleet = capacity.spot_fleet(
-                self, "Fleet", lab=lab, template=template, subnet_ids=[network.subnet_id], tags=_marks(lab)
-            )
-        elif len(interfaces) == 1:
-            template = self._template("Template", interfaces, f"{lab.stack} node")
+        if lab.way == "elastic":
+            self._user_data = self._shared(self._user_data)
             for index in range(lab.nodes):
-                self._instance(index, template)
+                self._addressed_instance(index)
+            return
+        template = self._template("Template", f"{lab.stack} node")
+        if capacity.is_spot(lab):
+            self.fleet = capacity.spot_fleet(
+                self, "Fleet", lab=lab, template=template, subnet_id=network.subnet_id, tags=_marks(lab)
+            )
         else:
             for index in range(lab.nodes):
-                self._addressed_instance(index, interfaces)
+                self._instance(index, template)
+
+    def _placement_group(self) -> str | None:
+        """Name of the group that the nodes start in: their own, or the one that their reservation was made in."""
+        if self._lab.placement_group:
+            return named(ec2.CfnPlacementGroup(self, "Together", strategy="cluster"), "Together").ref
+        return self._lab.group or None
 
     def _instance(self, index: int, template: _Template) -> ec2.CfnInstance:
+        # Beyond that all keep the template's name, for a stack must fit into a template.
+        name = [CfnTag(key="Name", value=f"{self._lab.stack} node{index}")] if self._lab.nodes <= NAMED_NODES else []
         instance = ec2.CfnInstance(
             self,
             f"Node{index}",
             launch_template=ec2.CfnInstance.LaunchTemplateSpecificationProperty(
-                launch_template_id=template.ref, version=template.attr_latest_version_number
+                launch_template_id=template.ref,
+                # Shorter than Fn::GetAtt, which 64 nodes repeat.
+                version=Fn.sub(f"${{{template.node.id}.LatestVersionNumber}}"),
             ),
-            tags=[
-                CfnTag(key="Name", value=f"{self._lab.stack} node{index}"),
-                CfnTag(key=names.TAG_NODE, value=str(index)),
-            ],
+            tags=[*name, CfnTag(key=names.TAG_NODE, value=str(index))],
         )
         acknowledge(instance, NODE)
-        return instance
+        return named(instance, f"Node{index}")
 
-    def _addressed_instance(self, index: int, interfaces: tuple[Interface, ...]) -> None:
+    def _addressed_instance(self, index: int) -> None:
         """A node of several interfaces: EC2 gives it no public address, so it brings its own primary interface."""
         name = f"{self._lab.stack} node{index}"
         primary = ec2.CfnNetworkInterface(
@@ -91,27 +119,27 @@ class Cluster(Construct):
             f"Primary{index}",
             subnet_id=self._network.subnet_id,
             group_set=[self._network.security_group_id],
-            description=f"{name}, primary",
         )
-        address = ec2.CfnEIP(self, f"Address{index}", domain="vpc")
-        address.node.add_dependency(self._network.ready)
+        named(primary, f"Primary{index}")
+        address = named(ec2.CfnEIP(self, f"Address{index}", domain="vpc"), f"Address{index}")
+        # While an address is mapped, the gateway cannot be detached.
+        address.node.add_dependency(self._network.subnet.internet_connectivity_established)
         association = ec2.CfnEIPAssociation(
             self, f"Association{index}", allocation_id=address.attr_allocation_id, network_interface_id=primary.ref
         )
-        template = self._template(f"Template{index}", interfaces, name, primary=primary)
+        named(association, f"Association{index}")
+        template = self._template(f"Template{index}", name, primary=primary)
         instance = self._instance(index, template)
         instance.node.add_dependency(association)  # the first boot needs its way out
 
-    def _template(
-        self, id: str, interfaces: tuple[Interface, ...], name: str, primary: ec2.CfnNetworkInterface | None = None
-    ) -> _Template:
+    def _template(self, id: str, name: str, primary: ec2.CfnNetworkInterface | None = None) -> _Template:
         lab = self._lab
-        marked = [CfnTag(key="Name", value=name), *_marks(lab)]
+        own = [CfnTag(key="Name", value=name), *_marks(lab)]
         template = _Template(
             self,
             id,
             launch_template_data=_Template.LaunchTemplateDataProperty(
-                image_id=f"resolve:ssm:{_GPU_IMAGE if lab.instance.gpus else _CPU_IMAGE}",
+                image_id=image_id(lab),
                 instance_type=lab.instance_type,
                 iam_instance_profile=_Template.IamInstanceProfileProperty(name=self._profile),
                 instance_initiated_shutdown_behavior="terminate",
@@ -128,32 +156,40 @@ class Cluster(Construct):
                     )
                 ],
                 network_interfaces=[
-                    self._interface(interface, alone=len(interfaces) == 1, primary=primary) for interface in interfaces
+                    self._primary(lab.interfaces[0], primary),
+                    *(self._interface(interface) for interface in lab.interfaces[1:]),
                 ],
-                placement=_Template.PlacementProperty(group_name=self._group.ref) if self._group else None,
+                placement=_Template.PlacementProperty(group_name=self._group) if self._group else None,
                 capacity_reservation_specification=capacity.reservation(lab),
                 instance_market_options=capacity.market(lab),
                 tag_specifications=[
-                    _Template.TagSpecificationProperty(resource_type=kind, tags=marked)
-                    for kind in ("instance", "volume", "network-interface")
+                    _Template.TagSpecificationProperty(resource_type="instance", tags=own),
+                    _Template.TagSpecificationProperty(resource_type="volume", tags=_marks(lab)),
+                    _Template.TagSpecificationProperty(resource_type="network-interface", tags=_marks(lab)),
                 ],
-                user_data=Fn.base64(self._boot_text()),
+                user_data=Fn.base64(self._user_data),
             ),
             tag_specifications=[
-                _Template.LaunchTemplateTagSpecificationProperty(resource_type="launch-template", tags=marked)
+                _Template.LaunchTemplateTagSpecificationProperty(resource_type="launch-template", tags=_marks(lab))
             ],
         )
         # Nodes and fleets refer to their template, so they wait for all of this without 64 copies of the list.
         template.node.add_dependency(*self._after)
-        return template
+        return named(template, id)
 
-    def _interface(
-        self, interface: Interface, *, alone: bool, primary: ec2.CfnNetworkInterface | None
+    def _primary(
+        self, interface: Interface, made: ec2.CfnNetworkInterface | None
     ) -> _Template.NetworkInterfaceProperty:
-        if primary is not None and (interface.card, interface.device) == (0, 0):
+        """The interface that has the node's addresses; `made` is it where it exists before the node."""
+        if made is not None:
             return _Template.NetworkInterfaceProperty(
-                network_card_index=0, device_index=0, network_interface_id=primary.ref, delete_on_termination=False
+                network_card_index=0, device_index=0, network_interface_id=made.ref, delete_on_termination=False
             )
+        if self._lab.way == "address":
+            return self._interface(interface, associate_public_ip_address=True)
+        return self._interface(interface, ipv6_address_count=1)
+
+    def _interface(self, interface: Interface, **address: Any) -> _Template.NetworkInterfaceProperty:
         return _Template.NetworkInterfaceProperty(
             network_card_index=interface.card,
             device_index=interface.device,
@@ -161,17 +197,15 @@ class Cluster(Construct):
             groups=[self._network.security_group_id],
             # A fleet states the subnet in its override instead.
             subnet_id=None if capacity.is_spot(self._lab) else self._network.subnet_id,
-            associate_public_ip_address=True if alone else None,
             delete_on_termination=True,
+            **address,
         )
 
-    def _boot_text(self) -> str:
-        """User data; where every node has a template of its own, the compressed part stands once, in a mapping."""
-        if capacity.is_spot(self._lab) or len(layout(self._lab.instance, self._lab.efas)) == 1:
-            return self._user_data.text(self._user_data.packed)
-        mapping = self.node.try_find_child("Boot")
-        if mapping is None:
-            mapping = CfnMapping(self, "Boot", mapping={"UserData": {"packed": self._user_data.packed}}, lazy=False)
-        assert isinstance(mapping, CfnMapping)
+    def _shared(self, text: str) -> str:
+        """The same text with its longer pieces in a mapping: where every node has a template, they stand once."""
+        pieces = dict(enumerate(_TOKEN.split(text)))
+        long = {f"p{index}": piece for index, piece in pieces.items() if len(piece) > 100}
+        mapping = named(CfnMapping(self, "Boot", mapping={"Text": long}, lazy=False), "Boot")
         # CfnMapping.find_in_map would put the text back in its place.
-        return self._user_data.text(Fn.find_in_map(mapping.logical_id, "UserData", "packed"))
+        found = {key: Fn.find_in_map(mapping.logical_id, "Text", key) for key in long}
+        return "".join(found.get(f"p{index}", piece) for index, piece in pieces.items())

@@ -5,10 +5,10 @@ from typing import Any
 from aws_cdk import RemovalPolicy
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_fsx as fsx
-from constructs import Construct
+from constructs import Construct, IDependable
 
 from labs.storage import Size
-from stacks.network import Network
+from stacks.network import Network, named
 
 VERSION = "2.15"
 """Lustre version: the default of scratch systems, 2.10, has no client for today's kernels."""
@@ -23,7 +23,10 @@ _ALL: tuple[dict[str, Any], ...] = ({"ip_protocol": "-1"},)
 class Storage(Construct):
     """One Lustre file system of the given size, reachable from the lab's nodes only."""
 
-    def __init__(self, scope: Construct, id: str, *, network: Network, size: Size, capacity_gib: int) -> None:
+    def __init__(
+        self, scope: Construct, id: str, *, network: Network, size: Size, capacity_gib: int, data: str = ""
+    ) -> None:
+        """`data` is what it shows below /data: "s3://BUCKET/PREFIX", or "" for nothing."""
         super().__init__(scope, id)
         # With EFA the whole group must be open to itself and to its clients, or the creation fails.
         ports = _ALL if size.efa else _PORTS
@@ -46,36 +49,14 @@ class Storage(Construct):
                 for port in ports
             ],
         )
-        rules = [
-            rule
-            for index, port in enumerate(ports)
-            for rule in (
-                ec2.CfnSecurityGroupIngress(
-                    self,
-                    f"FromItself{index}",
-                    group_id=group.ref,
-                    source_security_group_id=group.ref,
-                    description="Lustre among its servers",
-                    **port,
-                ),
-                ec2.CfnSecurityGroupEgress(
-                    self,
-                    f"ToItself{index}",
-                    group_id=group.ref,
-                    destination_security_group_id=group.ref,
-                    description="Lustre among its servers",
-                    **port,
-                ),
-                ec2.CfnSecurityGroupIngress(
-                    self,
-                    f"ToNodes{index}",
-                    group_id=nodes,
-                    source_security_group_id=group.ref,
-                    description="Lustre to the nodes",
-                    **port,
-                ),
-            )
-        ]
+        rules = [rule for index, port in enumerate(ports) for rule in self._rules(str(index), group.ref, nodes, port)]
+        if size.efa:
+            # An EFA's traffic leaves the nodes only by a rule that names the group it goes to.
+            to_it = ec2.CfnSecurityGroupEgress(
+                self, "FromNodes", group_id=nodes, destination_security_group_id=group.ref,
+                description="Lustre from the nodes", **_ALL[0],
+            )  # fmt: skip
+            rules.append(to_it)
         persistent = size.deployment.startswith("PERSISTENT")
         self.file_system = fsx.CfnFileSystem(
             self,
@@ -97,8 +78,43 @@ class Storage(Construct):
                 ),
             ),
         )
-        self.file_system.apply_removal_policy(RemovalPolicy.DESTROY)
+        named(self.file_system, "FileSystem").apply_removal_policy(RemovalPolicy.DESTROY)
         self.file_system.node.add_dependency(*rules)  # its creation fails while a rule is missing
+        self.ready: tuple[IDependable, ...] = (self.file_system, *((self._import(data),) if data else ()))
+        """What a node waits for, so that no GPU is paid while Lustre is made."""
+
+    def _rules(self, id: str, group: str, nodes: str, port: dict[str, Any]) -> tuple[IDependable, ...]:
+        """What the servers' group cannot say of itself while it is made, and what the nodes' group admits."""
+        within = {"description": "Lustre among its servers", **port}
+        return (
+            ec2.CfnSecurityGroupIngress(
+                self, f"FromServers{id}", group_id=group, source_security_group_id=group, **within
+            ),
+            ec2.CfnSecurityGroupEgress(
+                self, f"ToServers{id}", group_id=group, destination_security_group_id=group, **within
+            ),
+            ec2.CfnSecurityGroupIngress(
+                self, f"ToNodes{id}", group_id=nodes, source_security_group_id=group,
+                **{**within, "description": "Lustre to the nodes"},
+            ),
+        )  # fmt: skip
+
+    def _import(self, data: str) -> fsx.CfnDataRepositoryAssociation:
+        """Shows the objects below `data` as files in /data. Nothing is ever exported: that is asynchronous, and
+        what a lab measured must not hang on it; records reach the bucket by themselves."""
+        return fsx.CfnDataRepositoryAssociation(
+            self,
+            "Import",
+            file_system_id=self.file_system.ref,
+            file_system_path="/data",
+            data_repository_path=data if data.endswith("/") else f"{data}/",
+            batch_import_meta_data_on_create=True,
+            s3=fsx.CfnDataRepositoryAssociation.S3Property(
+                auto_import_policy=fsx.CfnDataRepositoryAssociation.AutoImportPolicyProperty(
+                    events=["NEW", "CHANGED", "DELETED"]
+                )
+            ),
+        )
 
     @property
     def dns_name(self) -> str:

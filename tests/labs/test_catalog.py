@@ -122,8 +122,10 @@ def test_a_lab_has_the_smallest_file_system_unless_it_asks_for_more() -> None:
 def test_public_addresses_where_ec2_can_give_them_and_an_endpoint_where_not() -> None:
     many = {"instance_type": "p5.48xlarge"}
     assert LABS[3].way == "address"
-    assert LABS[3].override(**many, nodes=4).way == "elastic"
-    assert LABS[3].override(**many, nodes=5).way == "endpoint"
+    assert LABS[3].override(**many).way == "elastic"
+    assert LABS[3].override(**many, nodes=3).way == "endpoint", "its template would outgrow 50 KiB"
+    assert LABS[3].override(instance_type="p4d.24xlarge", nodes=4).way == "elastic"
+    assert LABS[3].override(instance_type="p4d.24xlarge", nodes=5).way == "endpoint"
     assert LABS[3].override(**many, capacity="spot").way == "endpoint"
     assert LABS[0].override(access="eice").way == "endpoint"
     assert LABS[0].override(access="ssm").way == "session"
@@ -143,10 +145,20 @@ def test_another_type_or_capacity_does_not_keep_the_defaults_alternatives() -> N
         ({"storage": "none", "data": "results"}, "data='results' is not allowed: write it with storage=scratch"),
         ({"data": "s3:/bucket"}, "data='s3:/bucket' is not allowed: write s3://BUCKET/PREFIX | results"),
         ({"capacity": "spot", "alternatives": "g5.xlarge"}, "write types with the GPUs, NVMe and interfaces of g6.12x"),
+        (
+            {"capacity": "spot", "alternatives": "g5.12xlarge+g5.12xlarge"},
+            "alternatives='g5.12xlarge+g5.12xlarge' is not allowed: write each type once",
+        ),
+        (
+            {"instance_type": "c7i.large", "capacity": "spot", "alternatives": "t3.medium"},
+            "alternatives='t3.medium' is not allowed: write types with the GPUs, NVMe and interfaces of c7i.large",
+        ),
         ({"alternatives": "g5.12xlarge"}, "alternatives='g5.12xlarge' is not allowed: write it with capacity=spot"),
         (
             {"access": "public", "instance_type": "p5.48xlarge", "nodes": 5},
-            "access='public' is not allowed: write",
+            "access='public' is not allowed: write auto or eice, for 5 × p5.48xlarge on on-demand cannot have public "
+            "addresses (EC2 assigns none beside a second interface; Elastic IPs are for 4 nodes and 66 interfaces, and "
+            "for no fleet)",
         ),
         ({"image": "ubuntu"}, "image='ubuntu' is not allowed: write ami-0123456789abcdef0 | baked"),
         ({"group": "mine"}, "group='mine' is not allowed: write it with capacity=reservation:cr-"),

@@ -1,8 +1,9 @@
 """The CDK app: GuardStack and one stack per lab. The only place that reads CDK context.
 
-Context keys are the fields of `labs.catalog.Lab` that may be replaced (`-c nodes=4 -c capacity=spot`), and
-`ssh_public_key`. They apply to every lab's stack. A lab that cannot take them stays in the app as a stack that can be
-destroyed and says why it cannot be deployed; where no lab can, that line is all that is printed.
+Context keys are the fields of `labs.catalog.Lab` that may be replaced (`-c nodes=4 -c capacity=spot`),
+`ssh_public_key`, and `notify`, the address that GuardStack mails. The fields apply to every lab's stack. A lab that
+cannot take them stays in the app as a stack that can be destroyed and says why it cannot be deployed; where no lab can,
+that line is all that is printed.
 """
 
 import os
@@ -33,7 +34,7 @@ def build(app: App) -> None:
     """
     given = _overrides(app)
     key = _public_key(app)
-    guard = GuardStack(app, GUARD_STACK)
+    guard = GuardStack(app, GUARD_STACK, notify=str(app.node.try_get_context("notify") or ""))
     refused: dict[int, str] = {}
     for lab in LABS.values():
         try:
@@ -47,7 +48,7 @@ def build(app: App) -> None:
 
 
 def _overrides(app: App) -> dict[str, object]:
-    known = (*OVERRIDES, "ssh_public_key")
+    known = (*OVERRIDES, "ssh_public_key", "notify")
     given = app.node.get_all_context()
     for key in given:
         # CDK's own keys hold a colon, a slash or an @; lookups and feature flags do too.

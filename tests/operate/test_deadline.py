@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from guard.tick import tick
-from operate.deadline import extend_deadline, read_deadline
+from operate.deadline import extend_deadline, read_deadline, set_deadline
 from operate.problem import Problem
 from tests.operate.ended_lab import moto_account
 
@@ -66,3 +66,44 @@ def test_a_deadline_that_has_passed_is_not_moved(account) -> None:
 def test_a_lab_that_is_not_deployed_has_none(account) -> None:
     with pytest.raises(Problem, match="Lab3Stack is not deployed in us-east-1: cdk deploy Lab3Stack"):
         read_deadline(account, STACK)
+
+
+def test_a_budget_brings_the_deadline_forward_for_the_guard_too(account) -> None:
+    account.bench.stack(ttl="4")
+    moved = set_deadline(account, STACK, account.now() + timedelta(hours=2))
+    assert moved.left == pytest.approx(timedelta(hours=2), abs=timedelta(seconds=30))
+    assert tick(account.client, account.now() + timedelta(hours=3))["labs"][0]["over"]
+
+
+def test_a_budget_never_prolongs_a_lab(account) -> None:
+    account.bench.stack(ttl="4")
+    assert set_deadline(account, STACK, account.now() + timedelta(hours=9)).by == "ttl"
+    assert "ssm:PutParameter" not in account.bench.asked
+
+
+def in_block(account, end) -> None:
+    """Let the stack say that its capacity is a block, which ends then."""
+    account.bench.stack(ttl="4")
+    stacks = account.client("cloudformation").describe_stacks()["Stacks"]
+    stacks[0]["Outputs"] = [{"OutputKey": "Capacity", "OutputValue": "block:cr-1"}]
+    account.bench.answers["cloudformation:DescribeStacks"] = {"Stacks": stacks}
+    block = {"CapacityReservationId": "cr-1", "EndDate": end, "ReservationType": "capacity-block"}
+    account.bench.answers["ec2:DescribeCapacityReservations"] = {"CapacityReservations": [block]}
+
+
+def test_a_capacity_block_bounds_it_40_minutes_before_its_end(account, monkeypatch) -> None:
+    end = account.now() + timedelta(hours=3)
+    in_block(account, end)
+    monkeypatch.setattr(account, "observe", lambda answer: None)  # the bench's own answers carry no date
+    found = read_deadline(account, STACK)
+    assert (found.at, found.by) == (end - timedelta(minutes=40), "its capacity block ends")
+    with pytest.raises(Problem, match=r"1 h more would be over 40 min before its capacity block ends: deploy it again"):
+        extend_deadline(account, STACK, 1)
+
+
+def test_a_block_that_may_not_be_read_is_said_to_be_unknown(account, monkeypatch) -> None:
+    in_block(account, account.now())
+    monkeypatch.setattr(account, "observe", lambda answer: None)
+    account.bench.refuse("ec2:DescribeCapacityReservations")
+    said = "ttl; whether its capacity block ends before is not known (UnauthorizedOperation)"
+    assert read_deadline(account, STACK).by == said

@@ -12,13 +12,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from labs.catalog import Lab
 from labs.instances import instance_type
 from labs.names import GUARD_STACK, Output
-from operate import laptop, launch
+from operate import laptop, launch, secret
 from operate.account import Account
 from operate.cluster import Cluster
 from operate.deadline import read_deadline
 from operate.fetch import fetch, fetch_shipped
 from operate.follow import Ending, follow
-from operate.launch import FORWARDED, Job, Plan, Seat
+from operate.launch import Job, Plan, Seat
 from operate.probe import Facts
 from operate.problem import Problem
 from operate.push import push
@@ -63,18 +63,18 @@ def execute(cluster: Cluster, order: Order, screen: Screen) -> Run:
     tree = _push(cluster, screen)
     run, plan = _plan(cluster, order, facts, tree)
     _start(cluster, order, plan, run, secrets, screen)
-    return attend(cluster, run, screen, environment=order.environment)
+    return attend(cluster, run, screen)
 
 
-def attend(cluster: Cluster, run: Run, screen: Screen, *, environment: tuple[str, ...] = ()) -> Run:
+def attend(cluster: Cluster, run: Run, screen: Screen) -> Run:
     """Follow a run that was launched, here or in another session, then fetch it.
 
-    The values of FORWARDED variables, and of those that `environment` names, are blanked in what is shown and kept.
+    The values of the run's secrets are blanked in what is shown and kept.
 
     Raises:
         Problem: Ctrl-C (exit code 130): the run goes on.
     """
-    secrets = secret_values(environment)
+    secrets = secret_values(run, screen)
     try:
         ending = follow(
             cluster,
@@ -154,13 +154,18 @@ def stop(cluster: Cluster, run: Run, screen: Screen) -> Run:
         if not isinstance(result, Problem):
             screen.note(f"{name}: {result.text or result.said}")
     stopped = tuple(name for name, result in results.items() if isinstance(result, Outcome) and result.code == 0)
-    return finish(cluster, run, ending, screen, secrets=secret_values(), stopped=stopped)
+    return finish(cluster, run, ending, screen, secrets=secret_values(run, screen), stopped=stopped)
 
 
-def secret_values(names: Sequence[str] = ()) -> tuple[str, ...]:
-    """Values that are blanked in whatever is shown or fetched; very short ones would blank half the text."""
-    values = (os.environ.get(name, "") for name in (*FORWARDED, *names))
-    return tuple(value for value in values if len(value) >= 8)
+def secret_values(run: Run, screen: Screen) -> tuple[str, ...]:
+    """The run's secrets as far as this shell has them, to be blanked in whatever is shown or fetched."""
+    names = tuple(run.document.get("environment", ()))
+    if unknown := [name for name in names if name not in os.environ]:
+        screen.warn(
+            f"{', '.join(unknown)} is not set in this shell: what {run.name} writes of it is blanked only once its "
+            "workload has ended; export it to blank it here too"
+        )
+    return secret.values(os.environ, names)
 
 
 def cost(run: Run, until: datetime) -> float | None:
@@ -231,6 +236,7 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
         instance_type=",".join(sorted(types)),
         usd_per_hour=order.usd_per_hour,
         commit=tree.commit if tree else "",
+        environment=order.environment,
         place=cluster.place,
     )
     document = {
@@ -256,6 +262,7 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
         "usd_per_hour": order.usd_per_hour,
         "usd": None,
         "commit": plan.commit,
+        "environment": list(order.environment),
         "ok": None,
     }
     return Run(laptop.results() / name, document), plan

@@ -21,7 +21,7 @@ def show_logs(screen: Screen, *, lab: str, name: str, run: str, node: str, workl
         screen.warn(f"only what was fetched before: {problem}")
     if cluster is not None:
         with cluster:
-            for why in fetch(cluster, found.name, found.folder, secrets=secret_values()).missed.values():
+            for why in fetch(cluster, found.name, found.folder, secrets=secret_values(found, screen)).missed.values():
                 screen.warn(why)
     if not _print(found, screen, node, workload):
         nodes = ", ".join(item["name"] for item in found.document["nodes"])

@@ -1,6 +1,7 @@
 """Send a run's finished records from a node to the results bucket: `python -m operate.ship RUN_FOLDER`.
 
-Runs on the node after every workload, so that no death of node, lab or laptop loses a record. It never fails a run:
+Runs on the node after every workload, so that no death of node, lab or laptop loses a record. The values of the run's
+secrets are blanked first, in the files themselves: whoever fetches them later may not know these. It never fails a run:
 where it cannot send, it says so in one line and ends with exit code 0; the laptop still fetches over SSH.
 """
 
@@ -8,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from operate.secret import blank_file, values
 
 _SHIPPED = ("records/*.json", "logs/*.log", "codes")
 
@@ -34,8 +37,21 @@ def ship(folder: Path, *, bucket: str, run: str, node: str, s3: Any) -> list[str
     return sent
 
 
+def blank_secrets(folder: Path) -> None:
+    """Blank the values of the run's secrets in all that is shipped."""
+    secrets = values(os.environ, os.environ.get("ROOFLAB_SECRETS", "").split())
+    for pattern in _SHIPPED:
+        for path in folder.glob(pattern):
+            blank_file(path, secrets)
+
+
 def main(folder: Path) -> None:
     """Ship `folder` to where the environment says. Prints one line, whatever happens."""
+    try:
+        blank_secrets(folder)
+    except OSError as error:
+        print(f"warning: not shipped, for secrets could not be blanked ({error}); fab fetches over SSH")
+        return
     bucket = os.environ.get("ROOFLAB_BUCKET")
     if not bucket:
         print("warning: not shipped, for ROOFLAB_BUCKET is not set; fab fetches over SSH")

@@ -167,17 +167,21 @@ def _carry(tunnel: ClientConnection, read: Callable[[], bytes]) -> None:
 
 def _deliver(tunnel: ClientConnection, write: Callable[[bytes], object]) -> str:
     """Hand on what the tunnel brings until it is closed; why, where that was not as it should be."""
-    try:
-        for message in tunnel:
-            if isinstance(message, str):
-                tunnel.close(1003)
-                return "the endpoint sent text where bytes belong"
+    while True:
+        try:
+            message = tunnel.recv()
+        except ConnectionClosed as closed:
+            if closed.rcvd is None:
+                return "" if closed.sent else "it broke off"
+            return closed.rcvd.reason or ("" if closed.rcvd.code == 1000 else f"close code {closed.rcvd.code}")
+        if isinstance(message, str):
+            tunnel.close(1003)
+            return "the endpoint sent text where bytes belong"
+        try:
             write(message)
-    except ConnectionClosed as closed:
-        return (closed.rcvd.reason or f"close code {closed.rcvd.code}") if closed.rcvd else "it broke off"
-    except OSError:  # the reader is gone
-        tunnel.close()
-    return ""
+        except OSError:  # the reader is gone
+            tunnel.close()
+            return ""
 
 
 def main() -> None:

@@ -78,6 +78,28 @@ def test_a_secret_reaches_the_process_and_nothing_that_is_kept(machines, cluster
     assert "[node0] token is ***" in capsys.readouterr().out
 
 
+def test_another_session_blanks_the_secrets_of_a_run_too(machines, cluster_of, monkeypatch, capsys):
+    monkeypatch.setenv("MY_TOKEN", "tok_0123456789")
+    (machine,) = machines(1)
+    cluster = cluster_of([machine])
+    told = bash("one", 'echo "one has $MY_TOKEN."'), bash("two", 'echo "two has $MY_TOKEN."')
+    run = execute(cluster, order(*told, environment=("MY_TOKEN",)), Screen())
+    assert run.document["environment"] == ["MY_TOKEN"], "the name alone"
+    (log,) = machine.home.rglob("one.log")
+    assert log.read_text() == "one has **************.\n", "the node itself keeps no value once a workload has ended"
+    capsys.readouterr()
+    monkeypatch.delenv("MY_TOKEN")
+    run = execution.attend(cluster, run, Screen())
+    told_now = capsys.readouterr()
+    assert "tok_0123456789" not in told_now.out + (run.folder / "logs/node0/two.log").read_text()
+    assert (
+        f"warning: MY_TOKEN is not set in this shell: what {run.name} writes of it is blanked only once" in told_now.err
+    )
+    assert execution.secret_values(find_run(lab=3), Screen()) == ()
+    monkeypatch.setenv("MY_TOKEN", "tok_0123456789")
+    assert execution.secret_values(find_run(lab=3), Screen()) == ("tok_0123456789",)
+
+
 def test_ctrl_c_looks_away_and_the_run_goes_on(machines, cluster_of, monkeypatch):
     cluster = cluster_of(machines(1))
 

@@ -1,7 +1,9 @@
 """What a node is told to do, as exact text."""
 
+import shutil
 import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -77,7 +79,7 @@ export ROOFLAB_COMMIT=0123abc-dirty
 export ROOFLAB_RUN_DIR="$run" ROOFLAB_OUT="$run/out"
 export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
 export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
-command -v timeout > /dev/null || timeout() {{ shift 2; "$@"; }}
+{launch._TIMEOUT}
 status=0
 work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     local name=$1 scope=$2 limit=$3 threads=$4 began=$SECONDS code
@@ -149,6 +151,62 @@ def test_secrets_are_chosen_by_name_and_quoted():
 
 def test_no_command_line_holds_a_secret():
     assert "HF_TOKEN" not in launch.start_command(Place(), RUN) + launch.script(plan(), SEATS[0])
+
+
+def bare(tmp_path: Path, *tools: str) -> str:
+    """A PATH with the named tools and no others."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for tool in tools:
+        found = shutil.which(tool)
+        assert found, tool
+        (folder / tool).symlink_to(found)
+    return str(folder)
+
+
+TIMED = """\
+run=$1; shift
+{timeout}
+timeout --kill-after=1 "$@"
+echo "code $?"
+"""
+
+
+def timed(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """What bash says of a command with a limit where there is no `timeout`."""
+    path = bare(tmp_path, "rm", "sleep", "bash", "setsid", "cat", "python3")
+    script = TIMED.format(timeout=launch._TIMEOUT)
+    return subprocess.run(["bash", "-c", script, "bash", str(tmp_path), *words], env={"PATH": path},
+                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["30", "bash", "-c", "echo out; echo err >&2; exit 7"], "out\ncode 7\n"),
+        (["30", "true"], "code 0\n"),
+        (["1", "bash", "-c", "sleep 50 & echo begun; wait"], "begun\ncode 124\n"),
+        (["1", "bash", "-c", "trap 'echo told; exit 0' TERM; echo begun; sleep 50 & wait"], "begun\ntold\ncode 124\n"),
+        (["1", "bash", "-c", "trap '' TERM; echo begun; while :; do sleep 0.1; done"], "begun\ncode 124\n"),
+    ],
+)
+def test_a_time_limit_holds_where_there_is_no_timeout_command(tmp_path, command, said):
+    done = timed(tmp_path, *command)
+    assert done.stdout == said
+    assert not (tmp_path / "over").exists()
+
+
+def test_what_a_timed_command_leaves_ends_with_it(tmp_path):
+    """As GNU timeout does: the whole group is ended."""
+    pid, code = timed(tmp_path, "1", "bash", "-c", "sleep 500 & echo $!; wait").stdout.splitlines()
+    assert code == "code 124"
+    state = subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True, text=True, check=False).stdout
+    assert state.strip() in ("", "Z"), "gone, or waiting to be buried"
+
+
+def test_the_script_names_the_secrets_and_holds_no_value():
+    text = launch.script(plan(environment=("MY_TOKEN", "OTHER")), SEATS[0])
+    assert "export ROOFLAB_SECRETS='MY_TOKEN OTHER'\n" in text
 
 
 def test_run_names_sort_by_time():

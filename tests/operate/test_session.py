@@ -25,6 +25,29 @@ def test_bytes_of_every_value_and_many_of_them_come_through(shell):
     assert shell.run(f"python3 -c '{wrote}' | cat").stdout == bytes(range(256)) * 8192
 
 
+def test_more_on_stderr_than_the_window_holds_does_not_hang(shell):
+    """Both streams share one window of 2 MiB; who reads one of them only waits for ever."""
+    outcome = shell.run("head -c 9000000 /dev/zero >&2; echo done; exit 3")
+    assert (outcome.code, outcome.stdout, len(outcome.stderr)) == (3, b"done\n", 9_000_000)
+    outcome = shell.run("head -c 5000000 /dev/zero >&2; cat | wc -c; head -c 5000000 /dev/zero >&2", stdin=b"x" * 7)
+    assert (outcome.text, len(outcome.stderr)) == ("7", 10_000_000)
+
+
+def test_a_command_may_write_much_before_it_reads_its_stdin(shell):
+    data = b"x" * 6_000_000
+    outcome = shell.run("head -c 6000000 /dev/zero; wc -c", stdin=data)
+    assert outcome.stdout[6_000_000:].strip() == b"6000000"
+
+
+def test_a_command_need_not_read_its_stdin(shell):
+    outcome = shell.run("echo enough; exit 5", stdin=b"x" * 6_000_000)
+    assert (outcome.code, outcome.text) == (5, "enough")
+
+
+def test_a_stream_does_not_stop_for_what_is_said_on_stderr(shell):
+    assert b"".join(shell.stream("head -c 9000000 /dev/zero >&2; echo done", idle_s=30)) == b"done\n"
+
+
 def test_nothing_leaks_from_one_command_into_the_next(shell):
     shell.run("cd /; X=1; set -eu; exec 2>&1; trap 'echo trapped' EXIT; false")
     outcome = shell.run('echo "$PWD ${X:-unset}"; echo "$missing still"; false; echo on')

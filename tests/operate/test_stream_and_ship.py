@@ -106,6 +106,29 @@ def test_records_leave_once_and_come_back_from_the_bucket(folder, bucket, tmp_pa
     assert (home / "records/gemm.node1.json").read_text() == "{}"
 
 
+def test_secrets_are_blanked_before_they_leave_the_node(folder, bucket, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    monkeypatch.setenv("MY_TOKEN", "it's mine")
+    monkeypatch.setenv("ROOFLAB_SECRETS", "MY_TOKEN UNSET")
+    (folder / "logs/gemm.log").write_text("a hf_0123456789 b it's mine c\nlast\n")
+    (folder / "records/gemm.node1.json").write_text('{"token": "hf_0123456789"}')
+    ship.main(folder)
+    sent = {item["Key"]: bucket.get_object(Bucket="results", Key=item["Key"])["Body"].read()
+            for item in bucket.list_objects_v2(Bucket="results")["Contents"]}  # fmt: skip
+    blanked = b"a ************* b ********* c\nlast\n"
+    assert sent[f"results/{RUN}/node1/gemm.log"] == blanked
+    assert sent[f"results/{RUN}/node1/gemm.node1.json"] == b'{"token": "*************"}'
+    assert (folder / "logs/gemm.log").read_bytes() == blanked, "a reader at an offset goes on where it was"
+
+
+def test_what_cannot_be_blanked_is_not_shipped(folder, bucket, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789")
+    (folder / "logs/gemm.log").mkdir()
+    ship.main(folder)
+    assert capsys.readouterr().out.startswith("warning: not shipped, for secrets could not be blanked (")
+    assert "Contents" not in bucket.list_objects_v2(Bucket="results")
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [("", "warning: not shipped, for ROOFLAB_BUCKET is not set"), ("nosuch", "warning: not shipped to nosuch (")],

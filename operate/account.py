@@ -34,31 +34,35 @@ class Account:
         Problem: no region is configured.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, region: str = "") -> None:
+        """`region`: another one than the shell is set to."""
         self._session = boto3.Session()
-        region = os.environ.get("AWS_REGION") or self._session.region_name
+        region = region or os.environ.get("AWS_REGION") or self._session.region_name or ""
         if not region:
             raise Problem("no AWS region is set", "export AWS_REGION=us-east-1, or run `aws configure`")
         self.region: str = region
         """For example "us-east-1"."""
         self.endpoint: str | None = os.environ.get("AWS_ENDPOINT_URL") or None
         """Where the API is asked instead of AWS, for example by a rehearsal; None on AWS."""
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[str, str], Any] = {}
         self._offset: timedelta | None = None
         self._lock = Lock()
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, region: str = "") -> Any:
         """The boto3 client of `service`, made on first use; safe to call from several threads.
+
+        `region`: another one than the account's, for a service that is not everywhere.
 
         Raises:
             Problem: there are no credentials.
         """
         with self._lock:
-            if service not in self._clients:
+            key = (service, region or self.region)
+            if key not in self._clients:
                 self.credentials()
-                self._clients[service] = self._session.client(
+                self._clients[key] = self._session.client(
                     service,
-                    region_name=self.region,
+                    region_name=key[1],
                     endpoint_url=self.endpoint,
                     config=Config(
                         retries={"mode": "standard", "total_max_attempts": 4},
@@ -67,7 +71,7 @@ class Account:
                         user_agent_extra="rooflab",
                     ),
                 )
-            return self._clients[service]
+            return self._clients[key]
 
     def credentials(self) -> Any:
         """botocore's credentials, which renew themselves.

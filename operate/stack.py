@@ -22,6 +22,20 @@ class Stack:
     outputs: Mapping[str, str]
     """By the names of `labs.names.Output`."""
     tags: Mapping[str, str]
+    id: str = ""
+    """ARN, of this life alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """One life of a stack that is gone."""
+
+    id: str
+    created: datetime
+    """Aware UTC."""
+    deleted: datetime | None
+    """Aware UTC; None where CloudFormation does not say."""
+
 
 
 def deploy_command(stack: str) -> str:
@@ -58,7 +72,23 @@ def find_stack(account: Account, name: str) -> Stack | None:
         created=found["CreationTime"],
         outputs={item["OutputKey"]: item["OutputValue"] for item in found.get("Outputs", [])},
         tags={item["Key"]: item["Value"] for item in found.get("Tags", [])},
+        id=found["StackId"],
     )
+
+
+def last_life(account: Account, name: str) -> Ended | None:
+    """The newest life of a stack that is gone; CloudFormation tells of it for 90 days.
+
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ListStacks.html
+    """
+    pages = account.client("cloudformation").get_paginator("list_stacks").paginate(
+        StackStatusFilter=["DELETE_COMPLETE"]
+    )  # fmt: skip
+    rows = [row for page in pages for row in page["StackSummaries"] if row["StackName"] == name]
+    if not rows:
+        return None
+    row = max(rows, key=lambda row: row["CreationTime"])
+    return Ended(id=row["StackId"], created=row["CreationTime"], deleted=row.get("DeletionTime"))
 
 
 def deployed_stack(account: Account, name: str) -> Stack:

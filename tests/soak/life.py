@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -65,18 +66,19 @@ class Verdict:
 class Place:
     """A rehearsed account with GuardStack in it, for one life after another."""
 
-    def __init__(self, root: Path, seed: int, labs: dict[str, Deployable]) -> None:
-        self.root, self.labs = root, labs
-        root.mkdir(parents=True, exist_ok=True)
-        control.start(NAME, seed, root=root)
-        os.environ.update(control.environment(NAME, root=root))
+    def __init__(self, folder: Path, seed: int, labs: dict[str, Deployable]) -> None:
+        self.root, self.lives, self.labs = folder / "rehearsal", folder / "lives", labs
+        self.lives.mkdir(parents=True, exist_ok=True)
+        control.start(NAME, seed, root=self.root)
+        os.environ.update(control.environment(NAME, root=self.root))
         guard = labs["guard"]
         account = Account()
         account.client("cloudformation").create_stack(
             StackName=guard.stack, TemplateBody=guard.template, Capabilities=["CAPABILITY_IAM"]
         )
         stack = find_stack(account, GUARD_STACK)
-        assert stack and stack.status == "CREATE_COMPLETE", stack
+        assert stack is not None
+        assert stack.status == "CREATE_COMPLETE", stack
         self.bucket = stack.outputs[Output.RESULTS_BUCKET]
 
     def close(self) -> None:
@@ -86,14 +88,13 @@ class Place:
     def live(self, plan: Plan, clone: Path) -> Verdict:
         """One life and its verdict; the place is as before only if it survived."""
         began = time.monotonic()
-        folder = self.root / f"life{plan.number}"
+        folder = self.lives / str(plan.number)
+        shutil.rmtree(folder, ignore_errors=True)
         home.copy(clone, folder)
         ledger = folder / "ledger"
         ledger.touch()
         for trouble in plan.troubles:
-            control.fault(
-                NAME, trouble.fault, at=trouble.at, seed=trouble.seed, root=self.root, **trouble.options
-            )
+            control.fault(NAME, trouble.fault, at=trouble.at, seed=trouble.seed, root=self.root, **trouble.options)
         killed = _run(plan, self.labs[plan.kind], folder, ledger)
         struck = self._outlive()
         control.clear(NAME, root=self.root)
@@ -146,7 +147,7 @@ class Place:
                 continue
             went_on = any(row[0] == "began" and row[4] == instance for row in rows[index + 1 :])
             wrote += 1
-            file = f"{name}-{node}.json"
+            file = f"{name}.{node}.json"
             listed = s3.list_objects_v2(Bucket=self.bucket, Prefix=key_prefix(run, node) + file)
             here = listed["KeyCount"] or (folder / "results" / run / "records" / file).exists()
             if not here and (instance not in died or went_on):

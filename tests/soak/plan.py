@@ -61,14 +61,15 @@ def _troubles(chance: random.Random) -> tuple[Trouble, ...]:
         return str(chance.randint(least, most))
 
     actions = ("ec2:DescribeInstances", "ec2:TerminateInstances", "cloudformation:DeleteStack", "s3:PutObject",
-               "cloudformation:DescribeStacks", "ec2:DeleteSecurityGroup", "ec2:DescribeVolumes", "fsx:DeleteFileSystem",
-               "ssm:GetParameter", "ec2:AuthorizeSecurityGroupIngress", "")  # fmt: skip
+               "cloudformation:DescribeStacks", "ec2:DeleteSecurityGroup", "ec2:DescribeVolumes",
+               "fsx:DeleteFileSystem", "ssm:GetParameter", "ec2:AuthorizeSecurityGroupIngress", "")  # fmt: skip
     kinds = ("AWS::EC2::SecurityGroup", "AWS::EC2::Subnet", "AWS::EC2::VPC", "AWS::EC2::LaunchTemplate",
              "AWS::EC2::InternetGateway", "AWS::FSx::FileSystem", "AWS::EC2::Instance")  # fmt: skip
     drawn = {
         "no-capacity": lambda: (pick("now", *_BEGINS), {"left": whole(0, 1)}),
         "quota": lambda: (pick("now", *_BEGINS), {"vcpus": "0"}),
-        "throttled": lambda: (pick("now", *_BEGINS, *_WORKS, *_ENDS), {"action": pick(*actions), "times": whole(1, 12)}),
+        "throttled": lambda: (pick("now", *_BEGINS, *_WORKS, *_ENDS),
+                              {"action": pick(*actions), "times": whole(1, 12)}),
         "credentials-expired": lambda: (pick(*_WORKS[:4]), {"times": whole(0, 30)}),
         "spot-notice": lambda: (pick(*_MAKERS[1:], *_WORKS), {}),
         "node-death": lambda: (pick(*_MAKERS[1:], *_WORKS, *_ENDS[:2]), {"how": pick("ended", "dead")}),

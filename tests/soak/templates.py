@@ -37,9 +37,7 @@ def main(folder: Path, key: str) -> None:
     """Write labs.json."""
     from tests.stacks.synthesis import synthesise  # late: the soak itself need not load the CDK
 
-    made = synthesise(
-        folder, {kind: {**given, "ttl_hours": TTL_HOURS} for kind, given in _KINDS.items()}, key=key
-    )
+    made = synthesise(folder, {kind: {**given, "ttl_hours": TTL_HOURS} for kind, given in _KINDS.items()}, key=key)
     assert not made.refused, made.refused
     manifest = json.loads((folder / "manifest.json").read_text())["artifacts"]
     written: dict[str, dict[str, Any]] = {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from moto.ec2.models import elastic_network_interfaces
+from moto.ec2.models import elastic_network_interfaces, subnets
 
 from rehearsal import connect
 from rehearsal.connect import ConnectEndpoints
@@ -38,10 +38,21 @@ def _mend_associations() -> None:
     interface.association = property(association)
 
 
+def _mend_ranges() -> None:
+    """moto shows a subnet's IPv6 state as the text of a dictionary."""
+
+    def ranges(self: Any) -> list[dict[str, Any]]:
+        return [dict(row) for row in self.ipv6_cidr_block_associations.values()
+                if row["ipv6CidrBlockState"]["State"] == "associated"]  # fmt: skip
+
+    subnets.Subnet.ipv6_cidr_block_association_set = property(ranges)
+
+
 def install(machines: Machines, faults: Faults, holds: Holds, quotas: Quotas, market: Market, tunnel: Tunnel) -> Any:
     """What is to answer EC2's requests, tied to this rehearsal's machines."""
     elastic_network_interfaces.Attachment = _Attachment
     _mend_associations()
+    _mend_ranges()
     tied = {"machines": machines, "faults": faults, "holds": holds, "quotas": quotas, "market": market,
             "tunnel": tunnel}  # fmt: skip
     bound: Any = type("Ec2", (Fleets, ConnectEndpoints, SpotMarket, Ipv6, Images, Networks), tied)

@@ -12,27 +12,13 @@ from moto.core.responses import ActionResult
 from moto.moto_api._internal import mock_random
 
 from labs.instances import instance_type
-from rehearsal import clock, launch
+from rehearsal import allocation, clock, launch
 from rehearsal.errors import AwsError, NotRehearsed
 from rehearsal.instances import Instances, shortage
 from rehearsal.launch import Order
 from rehearsal.market import Market
 
-_HONOURED = {"ClientToken", "DryRun", "LaunchTemplateConfigs", "OnDemandOptions", "SpotOptions", "TagSpecifications",
-             "TargetCapacitySpecification", "TerminateInstancesWithExpiration", "Type",
-             "ExcessCapacityTerminationPolicy", "ReplaceUnhealthyInstances"}  # fmt: skip
 _HONOURED_OF_OVERRIDE = {"InstanceType", "SubnetId", "AvailabilityZone", "MaxPrice", "Priority", "ImageId", "Placement"}
-
-_HONOURED_OF_TARGET = {"TotalTargetCapacity", "DefaultTargetCapacityType", "OnDemandTargetCapacity",
-                       "SpotTargetCapacity"}  # fmt: skip
-_HONOURED_OF_OPTIONS = {"AllocationStrategy", "InstanceInterruptionBehavior", "SingleInstanceType",
-                        "SingleAvailabilityZone", "MinTargetCapacity"}  # fmt: skip
-_STRATEGIES = {
-    "SpotOptions": ("lowest-price", "diversified", "capacity-optimized", "capacity-optimized-prioritized",
-                    "price-capacity-optimized"),
-    "OnDemandOptions": ("lowest-price", "prioritized"),
-}  # fmt: skip
-_LIFECYCLES = {"on-demand": "OnDemand", "spot": "Spot"}
 _NO_SPOT = AwsError("InsufficientInstanceCapacity", "There is no Spot capacity available that matches your request.")
 
 
@@ -77,14 +63,14 @@ class Fleets(Instances):
 
     def create_fleet(self) -> ActionResult:
         request = dict(self._get_params())
-        _check(request)
+        allocation.check(request)
         self.error_on_dryrun()
         token = request.get("ClientToken")
         if token and token in self.fleet_tokens:
             return ActionResult(_created(self.fleets[self.fleet_tokens[token]]))
         id = "fleet-" + "-".join(mock_random.get_random_hex(length) for length in (8, 4, 4, 4, 12))
         fleet = Fleet(id=id, request=request, created=clock.now())
-        for lifecycle, count in _targets(request["TargetCapacitySpecification"]).items():
+        for lifecycle, count in allocation.targets(request["TargetCapacitySpecification"]).items():
             if count:
                 options = request.get("SpotOptions" if lifecycle == "spot" else "OnDemandOptions") or {}
                 gangs = _gangs(list(self._candidates(fleet, lifecycle, options)), options)
@@ -223,47 +209,6 @@ class Fleets(Instances):
             fleet.state = "deleted_terminating"
             self.ec2_backend.tags.pop(id, None)
         return ActionResult({"SuccessfulFleetDeletions": done, "UnsuccessfulFleetDeletions": failed})
-
-
-def _check(request: dict[str, Any]) -> None:
-    if unknown := sorted(set(request) - _HONOURED):
-        raise NotRehearsed(f"CreateFleet: {', '.join(unknown)}")
-    if (kind := request.get("Type") or "maintain") != "instant":
-        raise NotRehearsed(f"CreateFleet: Type {kind}")
-    target = request.get("TargetCapacitySpecification") or {}
-    if int(target.get("TotalTargetCapacity") or 0) < 1:
-        raise AwsError("InvalidParameterValue", "TotalTargetCapacity must be at least 1")
-    if unknown := sorted(set(target) - _HONOURED_OF_TARGET):
-        raise NotRehearsed(f"CreateFleet: TargetCapacitySpecification.{unknown[0]}")
-    if min(counts := _targets(target).values()) < 0 or sum(counts) != int(target["TotalTargetCapacity"]):
-        raise AwsError("InvalidParameterValue", "On-demand and Spot target capacity do not make up the total")
-    if target.get("DefaultTargetCapacityType", "on-demand") not in ("on-demand", "spot"):
-        raise NotRehearsed(f"CreateFleet: DefaultTargetCapacityType {target['DefaultTargetCapacityType']}")
-    for name in ("SpotOptions", "OnDemandOptions"):
-        options = request.get(name) or {}
-        if unknown := sorted(set(options) - _HONOURED_OF_OPTIONS):
-            raise NotRehearsed(f"CreateFleet: {name}.{unknown[0]}")
-        if (strategy := options.get("AllocationStrategy")) not in (None, *_STRATEGIES[name]):
-            raise AwsError("InvalidParameterValue", f"AllocationStrategy '{strategy}' is not valid in {name}")
-        if options.get("MinTargetCapacity") and not (
-            options.get("SingleAvailabilityZone") or options.get("SingleInstanceType")
-        ):
-            raise AwsError(
-                "InvalidParameterCombination",
-                f"{name}: MinTargetCapacity needs SingleAvailabilityZone or SingleInstanceType",
-            )
-    if not request.get("LaunchTemplateConfigs"):
-        raise AwsError("MissingParameter", "The request must contain the parameter LaunchTemplateConfigs")
-
-
-def _targets(target: dict[str, Any]) -> dict[str, int]:
-    """How many of each lifecycle, what is named apart first; the rest is of the default one."""
-    total, usual = int(target["TotalTargetCapacity"]), target.get("DefaultTargetCapacityType") or "on-demand"
-    named = {
-        "on-demand": int(target.get("OnDemandTargetCapacity") or 0),
-        "spot": int(target.get("SpotTargetCapacity") or 0),
-    }
-    return {**named, usual: named[usual] or total - sum(named.values())}
 
 
 def _order(template: dict[str, Any], override: dict[str, Any]) -> Order:

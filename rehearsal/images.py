@@ -104,6 +104,14 @@ class Images(EC2BaseResponse):  # type: ignore[misc]  # moto ships no types
         self.ec2_backend.tags.pop(id, None)
         return result
 
+    def describe_snapshots(self) -> ActionResult:
+        # moto leaves OwnerIds out of account: the snapshots behind public images would all be one's own.
+        result = super().describe_snapshots()
+        if owners := {id.replace("self", self.current_account) for id in self._get_param("OwnerIds", [])}:
+            kept = [snapshot for snapshot in result.result["Snapshots"] if snapshot.owner_id in owners]
+            return ActionResult({"Snapshots": kept})
+        return result
+
     def delete_snapshot(self) -> ActionResult:
         id = self._get_param("SnapshotId")
         for ami in self.ec2_backend.amis.values():

@@ -116,10 +116,11 @@ class Reservations(EC2BaseResponse):  # type: ignore[misc]  # moto ships no type
             ends = (earliest + timedelta(hours=hours)).replace(hour=11, minute=30, second=0)  # all blocks end at 11:30
             ends += timedelta(days=1) if ends - earliest < timedelta(hours=hours - 12) else timedelta()
             id = f"cb-0{mock_random.get_random_hex(16)}"
+            lasts = round((ends - earliest) / timedelta(hours=1))
             self.offers[id] = kind, zone, count, earliest, ends
             rows.append({
                 "CapacityBlockOfferingId": id, "InstanceType": kind, "AvailabilityZone": zone, "InstanceCount": count,
-                "StartDate": earliest, "EndDate": ends, "CapacityBlockDurationHours": hours, "CurrencyCode": "USD",
+                "StartDate": earliest, "EndDate": ends, "CapacityBlockDurationHours": lasts, "CurrencyCode": "USD",
                 "Tenancy": "default", "UpfrontFee": f"{listed * count * hours:.2f}",
             })  # fmt: skip
         return ActionResult({"CapacityBlockOfferings": rows})

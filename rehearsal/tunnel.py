@@ -93,11 +93,8 @@ class Tunnel:
                     raise Refusal(429, "TooManyConnections", f"The endpoint '{id}' carries {CONNECTIONS} connections")
                 self._open[id] += 1
         except Refusal as refusal:
-            answer = connection.respond(refusal.status, "")
-            answer.body = json.dumps({"ErrorCode": refusal.code, "Message": refusal.message}).encode()
-            answer.headers["Content-Length"] = str(len(answer.body))
-            answer.headers["Content-Type"] = "application/json"
-            return answer
+            text = json.dumps({"ErrorCode": refusal.code, "Message": refusal.message})
+            return connection.respond(refusal.status, text)
         return None
 
     def _demand_signed(self, request: Request) -> None:

@@ -89,7 +89,7 @@ class World:
             self.machines, self.faults, holds, quotas, Market(self.seed), self.tunnel
         )
         moto.servicequotas.urls.url_paths["{0}/$"] = service(quotas)
-        moto.fsx.urls.url_paths["{0}/$"] = fsx.Fsx.dispatch
+        moto.fsx.urls.url_paths["{0}/$"] = fsx.service(holds, self.state / "shared")
         for path in moto.scheduler.urls.url_paths:
             moto.scheduler.urls.url_paths[path] = ticks.Scheduler.dispatch
         self.functions = functions.Functions(state=self.state, environment=self._environment("guard"))

@@ -51,6 +51,7 @@ HELP = {
     "budget": "Dollars that the lab may cost: its deadline is where they are spent.",
     "notify": "A mail address that the guard writes to before and after it ends a lab.",
     "fallback": "on-demand: where spot is short everywhere, take on-demand nodes.",
+    "remove": "gpu or cpu: take that image, its snapshots and its parameter away instead.",
     "force": "Go on although the preflight failed.",
 }
 """What `fab --help VERB` says of each flag; a flag means the same in every verb."""

@@ -26,8 +26,9 @@ from operate.preflight import show_preflight
 from operate.problem import Problem
 from operate.screen import Screen
 from operate.sweep import sweep
-from operate.up import bring_up, read_wish
+from operate.up import bring_up
 from operate.verb import number, verb, words
+from operate.wish import read_wish
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """What a budget buys of a lab: dollars over a frozen price are hours, and hours are a deadline."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from labs.catalog import Lab
 from labs.prices import dollars
@@ -28,13 +28,3 @@ def hours_of(budget: float, lab: Lab, usd_per_hour: float | None) -> float:
             f"write at least --budget {least * usd_per_hour + 0.005:.2f}, for 15 min",
         )
     return hours
-
-
-def bound(created: datetime, *, ttl_hours: float, hours: float | None, block_ends: datetime | None) -> datetime:
-    """The earliest of a lab's ends: its time to live, what its budget buys, and what its capacity block leaves."""
-    ends = [created + timedelta(hours=ttl_hours)]
-    if hours is not None:
-        ends.append(created + timedelta(hours=hours))
-    if block_ends is not None:
-        ends.append(block_ends)
-    return min(ends)

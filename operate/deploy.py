@@ -19,6 +19,11 @@ from operate.tools import cdk
 
 _EVENT = re.compile(r"(\S+) \| +(\d+/\d+) \| [^|]*\| (\w+) +\| (\S+) +\| (.*)")
 """A line of the CLI's: stack, count, time, status, type, logical id and reason."""
+_APP_FAILED = re.compile(r"Subprocess exited with error")
+_HANDLER = re.compile(
+    r'Resource handler returned message: "(.*)" \((?:RequestToken: [^,)]*, )?HandlerErrorCode: (\w+)\)', re.DOTALL
+)
+_REQUEST = re.compile(r" \((?:Service|Operation|Request)[^()]*\)")
 _CANCELLED = "cancelled"
 _SLACK = timedelta(seconds=5)
 _SHORTAGE = re.compile(
@@ -38,7 +43,7 @@ class Deployment:
     code: int
     """Its exit code."""
     said: str
-    """The last line that it wrote."""
+    """Its last line, or what the app itself said last where that failed."""
     log: Path
     """All that it wrote."""
 
@@ -95,7 +100,8 @@ def deploy(account: Account, lab: Lab, screen: Screen, *, notify: str = "") -> D
         try:
             for line in process.stdout:
                 kept.write(line)
-                last = line.strip() or last
+                if not _APP_FAILED.search(line):
+                    last = line.strip() or last
                 if note := told.read(line):
                     screen.note(note)
             process.wait()
@@ -122,7 +128,7 @@ class _Told:
         stack, count, status, kind, rest = found.groups()
         self.now = f"deploying {stack} {count}: {status} {kind.removeprefix('AWS::')} {rest.split(' ')[0]}"
         if status.endswith("_FAILED") and _CANCELLED not in rest:
-            return f"{stack} {status} {kind} {rest.strip()}"
+            return f"{stack} {status} {kind} {_brief(rest.strip())}"
         if stack != self._stack:
             self._stack = stack
             return f"deploying {stack}"
@@ -148,4 +154,12 @@ def failures(account: Account, stack: str, since: datetime) -> tuple[str, ...]:
         and _CANCELLED not in event.get("ResourceStatusReason", "")
         and event["PhysicalResourceId"] != event["StackId"]
     ]
-    return tuple(f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', 'no reason')}" for event in wrong)
+    return tuple(
+        f"{event['LogicalResourceId']}: {_brief(event.get('ResourceStatusReason', 'no reason'))}" for event in wrong
+    )
+
+
+def _brief(reason: str) -> str:
+    """What the service said, without the words that CloudFormation and the SDK put around it."""
+    found = _HANDLER.search(reason)
+    return _REQUEST.sub("", f"{found[1]} ({found[2]})" if found else reason)

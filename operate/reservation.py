@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from guard.tick import BLOCK_MARGIN
 from labs.catalog import Lab
 from operate.account import Account
 from operate.check import Check, failed, passed, warned
-
-BLOCK_MARGIN = timedelta(minutes=40)
-"""So long before a capacity block ends a lab has to be over: EC2 itself takes the instances 30 minutes before.
-https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/capacity-blocks-using.html"""
 
 
 @dataclass(frozen=True, kw_only=True)

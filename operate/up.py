@@ -1,63 +1,29 @@
 """Bring a lab up: look before, choose the zone, deploy, count the nodes, and where EC2 is short try the next place."""
 
 import json as documents
-import re
 import time
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from labs.catalog import Lab
 from labs.names import GUARD_STACK, TAG_TTL_HOURS, Output
-from labs.prices import cost_of, dollars
+from labs.prices import dollars
 from operate import attempts, budget
 from operate.account import Account
 from operate.attempts import Attempt
-from operate.choice import override
 from operate.deadline import Deadline, read_deadline, set_deadline
 from operate.deploy import deploy, failures, is_shortage
 from operate.nodes import find_nodes, fleet_errors
 from operate.preflight import Preflight, preflight
 from operate.problem import Problem
-from operate.reservation import BLOCK_MARGIN
 from operate.screen import Screen
 from operate.stack import Stack, find_stack
 from operate.standing import USABLE, demand_mine, owner_of
 from operate.teardown import teardown
-from operate.verb import number
-
-_MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What the user asked of `fab up`."""
-
-    lab: Lab
-    given: frozenset[str] = frozenset()
-    """Fields of the lab that the user wrote; the others may follow what stands already."""
-    budget: float | None = None
-    """Dollars that the lab may cost, its failed tries included."""
-    notify: str = ""
-    """Mail address that GuardStack tells of ends."""
-    fallback: bool = False
-    """Whether on-demand nodes will do where spot is short."""
-    force: bool = False
-    """Go on where the preflight fails."""
-
-    def price(self, lab: Lab, region: str) -> float | None:
-        """Dollars an hour of a lab that stands; None where it is not known."""
-        return cost_of(lab, region=region).usd_per_hour
-
-    def check(self) -> None:
-        """Refuse a budget that buys too little, before any account is asked.
-
-        Raises:
-            Problem: as `budget.hours_of`.
-        """
-        if self.budget is not None:
-            budget.hours_of(self.budget, self.lab, cost_of(self.lab).usd_per_hour)
+from operate.wish import Wish
 
 
 @dataclass(kw_only=True)
@@ -187,6 +153,8 @@ def _try(course: Course, lab: Lab, *, stands: bool) -> Attempt:
     if stands:
         return ended(outcome, why)
     screen.note(f"{lab.stack} did not come up in {where}: {why}")
+    if stack is None:
+        return ended(outcome, why)
     _take_away(course, lab)
     return ended(outcome, why, None if price is None else price * (time.monotonic() - began) / 3600)
 
@@ -233,19 +201,19 @@ def as_it_stands(account: Account, stack: Stack, lab: Lab, given: frozenset[str]
 
 
 def _set_deadline(course: Course, lab: Lab) -> Deadline:
-    """Bound the lab's deadline by the budget and by its capacity block; its time to live bounds it anyway."""
+    """The lab's deadline: its time to live or its capacity block's end, or sooner where the budget is spent."""
     account, wish = course.account, course.wish
-    now = read_deadline(account, lab.stack)
+    now = read_deadline(account, lab.stack)  # which its capacity block bounds already
+    if wish.budget is None:
+        return now
     stack = find_stack(account, lab.stack)
     assert stack is not None
-    hours = None
-    if wish.budget is not None:
-        hours = budget.hours_of(wish.budget - course.spent, lab, wish.price(lab, account.region))
-    found = course.look.reservation if course.look else None
-    block = found.ends - BLOCK_MARGIN if found and found.block and found.ends else None
-    at = budget.bound(stack.created, ttl_hours=lab.ttl_hours, hours=hours, block_ends=block)
-    if (hours is None and block is None) or at >= now.at:
-        return now
+    hours = budget.hours_of(wish.budget - course.spent, lab, wish.price(lab, account.region))
+    at = stack.created + timedelta(hours=hours)
+    if at > now.at:
+        course.screen.note(
+            f"{dollars(wish.budget)} would last until {at:%Y-%m-%d %H:%M} UTC; it ends before (fab extend)"
+        )
     return set_deadline(account, lab.stack, at)
 
 
@@ -291,28 +259,3 @@ def _interrupted(course: Course) -> Problem:
         f"{lab.ttl_hours:g} h after {stack.created:%H:%M} UTC",
         exit_code=130,
     )
-
-
-def read_wish(lab: Lab, *, context: str, owner: str, spend: str, notify: str, fallback: str, force: bool) -> Wish:
-    """What the flags of `fab up` ask for `lab`, checked before any account is asked.
-
-    Raises:
-        ValueError: a flag's value is not allowed.
-        Problem: a budget that buys too little.
-    """
-    if fallback not in ("", "on-demand"):
-        raise ValueError(f"fallback={fallback!r} is not allowed: write --fallback on-demand, or leave it out")
-    if notify and not _MAIL.fullmatch(notify):
-        raise ValueError(f"notify={notify!r} is no mail address: write --notify me@example.org")
-    chosen = override(lab, context)
-    if owner:
-        chosen = chosen.override(owner=owner)
-    if fallback and chosen.capacity != "spot":
-        raise ValueError(f"fallback={fallback!r} is not allowed with capacity={chosen.capacity}: leave it out")
-    amount = number("budget", spend)
-    if amount == 0:
-        raise ValueError("budget=0 is not allowed: write the dollars that the lab may cost, for example --budget 25")
-    given = frozenset(item.partition("=")[0].strip() for item in context.split(",") if item)
-    wish = Wish(lab=chosen, given=given, budget=amount, notify=notify, fallback=bool(fallback), force=force)
-    wish.check()
-    return wish

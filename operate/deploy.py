@@ -161,5 +161,4 @@ def failures(account: Account, stack: str, since: datetime) -> tuple[str, ...]:
 
 def _brief(reason: str) -> str:
     """What the service said, without the words that CloudFormation and the SDK put around it."""
-    found = _HANDLER.search(reason)
-    return _REQUEST.sub("", f"{found[1]} ({found[2]})" if found else reason)
+    return _REQUEST.sub("", _HANDLER.sub(r"\1 (\2)", reason))

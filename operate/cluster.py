@@ -19,7 +19,7 @@ from operate.launch import Place
 from operate.nodes import Node, await_nodes
 from operate.probe import Facts, probe_command, read_facts
 from operate.problem import Problem
-from operate.remote import RemoteShell
+from operate.remote import RemoteShell, open_shells
 from operate.screen import Screen
 from operate.shell import LocalShell, Outcome, Shell, Shells, Unreachable, demand
 from operate.sshconfig import write_ssh_config
@@ -120,14 +120,15 @@ class Cluster:
             if failed:
                 cause = "; ".join(f"{name}: set-up {why}" for name, why in failed.items())
                 name = next(iter(failed))
-                raise Problem(cause, f"fab ssh --node {name}, then less /var/log/cloud-init-output.log")
+                step = failed[name].split(":")[1].strip()
+                raise Problem(cause, f"fab ssh --node {name} -- cat .rooflab/boot/{step}.log, and read it")
             waiting = [name for name, fact in facts.items() if fact.ready != "ok"] if self.target == "stack" else []
             if not waiting:
                 break
             if time.monotonic() - began >= _SETUP_S:
                 raise Problem(
                     f"{', '.join(waiting)} did not finish setting up within {_SETUP_S / 60:.0f} min",
-                    f"fab ssh --node {waiting[0]}, then less /var/log/cloud-init-output.log",
+                    f"fab ssh --node {waiting[0]} -- tail -n 5 .rooflab/boot/*.log, and see which step goes on",
                 )
             say(f"to set themselves up: {', '.join(waiting)}")
             sleep(5)
@@ -162,10 +163,9 @@ def open_stack(account: Account, lab: Lab, screen: Screen, *, partial: bool = Fa
     key = laptop.private_key()
     if not key.exists():
         raise Problem(f"{key} does not exist", "deploy from the clone that made the key, or copy its .rooflab/ here")
-    write_ssh_config(nodes, stack=stack.name, folder=folder, key=key, way=way)
-    shells: dict[str, Shell] = {
-        node.name: RemoteShell.to_node(node, host_keys=pinned[node.name], key=key, way=way) for node in nodes
-    }
+    shells = open_shells(nodes, host_keys=pinned, key=key, way=way)
+    ways = {name: shell.way for name, shell in shells.items()}
+    write_ssh_config(nodes, stack=stack.name, folder=folder, key=key, ways=ways)
     return Cluster(label=stack.name, target="stack", nodes=nodes, shells=Shells(shells), account=account)
 
 
@@ -198,6 +198,7 @@ def open_local() -> Cluster:
         runs=quote(str(folder / "runs")),
         environment=quote(str(environment)),
         ready="/dev/null",
+        boot="/dev/null",
     )
     node = Node(name="node0", address="127.0.0.1", private_ip="127.0.0.1")
     return Cluster(label="local", target="local", nodes=(node,), shells=Shells({"node0": LocalShell()}), place=place)

@@ -14,6 +14,8 @@ from operate.cluster import Cluster
 from operate.nodes import Node
 from operate.problem import Problem
 
+_AT_ONCE = 8
+"""Copies at a time: each has a connection of its own, of which an endpoint carries 20."""
 _NO_RSYNC = (12, 127)
 """rsync's codes where the other side has none."""
 
@@ -156,7 +158,7 @@ def _each(nodes: Sequence[Node], words: Callable[[Node, bool], list[str]]) -> di
         said = done.stderr.strip().splitlines()
         return "" if done.returncode == 0 else (said[0] if said else f"exit code {done.returncode}")
 
-    with ThreadPoolExecutor(max_workers=max(1, len(nodes))) as pool:
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         return {node.name: why for node, why in zip(nodes, pool.map(one, nodes), strict=True) if why}
 
 

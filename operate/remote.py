@@ -7,7 +7,7 @@ costs some 40 ms a command. Both are put right here.
 import base64
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from threading import Lock, Thread
@@ -17,6 +17,7 @@ from fabric import Config, Connection
 from paramiko.ssh_exception import (
     AuthenticationException,
     BadHostKeyException,
+    ChannelException,
     NoValidConnectionsError,
     PasswordRequiredException,
     SSHException,
@@ -28,13 +29,14 @@ from operate.nodes import Node
 from operate.problem import Problem
 from operate.session import START, Session, pieces
 from operate.shell import Outcome, Unreachable
-from operate.way import CONNECT_S, Direct, Way
+from operate.way import CONNECT_S, Direct, Dropped, Jump, Way
 
 DIRECT = Direct()
 _KEEPALIVE_S = 15
 _PAUSES_S = (0.5, 1.5)
 """Before the second and the third try of a connection that was dropped."""
 _NEAR_S = 5.0
+_PORTION = 1 << 18
 _BOOTING = "is it still booting? try again"
 
 
@@ -44,7 +46,7 @@ class RemoteShell:
     def __init__(self, node: Node, connection: Connection, way: Way) -> None:
         self.node = node
         self._connection = connection
-        self._way = way
+        self.way = way
         self._line: Line | None = None
         self._since = 0.0
         self._lock = Lock()
@@ -138,6 +140,23 @@ class RemoteShell:
         finally:
             channel.close()
 
+    def forward(self, node: Node) -> Line:
+        """See `operate.way.Forwarder.forward`."""
+        try:
+            with self._lock:
+                transport = self._open()
+        except Dropped as problem:
+            raise Unreachable(problem.cause, problem.remedy) from None
+        try:
+            ends = (node.address, node.port), ("127.0.0.1", 0)
+            channel = transport.open_channel("direct-tcpip", *ends, timeout=CONNECT_S)
+        except ChannelException as error:
+            raise Dropped(f"{node.name} ({node.address} port {node.port}) cannot be reached from {self.node.name} "
+                           f"({error.text})", _BOOTING) from None  # fmt: skip
+        except (OSError, EOFError, SSHException) as error:
+            raise self._cut(error) from None
+        return Line(socket=channel, close=channel.close)
+
     def close(self) -> None:
         """See `operate.shell.Shell.close`."""
         self._connection.client.close()
@@ -145,9 +164,9 @@ class RemoteShell:
             self._line.close()
 
     def _cut(self, error: Exception) -> Unreachable:
-        lifetime_s = self._way.lifetime_s
+        lifetime_s = self.way.lifetime_s
         if lifetime_s is not None and time.monotonic() - self._since >= lifetime_s - _NEAR_S:
-            return self._lost(f"was cut off, as every connection{self._way.through} is after {lifetime_s / 60:.0f} min")
+            return self._lost(f"was cut off, as every connection{self.way.through} is after {lifetime_s / 60:.0f} min")
         said = (self._line.why() if self._line else "") or str(error)
         return self._lost(f"lost its connection ({said})" if said else "lost its connection")
 
@@ -177,7 +196,7 @@ class RemoteShell:
             try:
                 self._attempt()
                 break
-            except _Dropped:  # sshd was there: while a node boots, it starts, stops and starts again
+            except Dropped:  # sshd was there: while a node boots, it starts, stops and starts again
                 if pause_s is None:
                     raise
                 time.sleep(pause_s)
@@ -186,7 +205,7 @@ class RemoteShell:
         return transport
 
     def _attempt(self) -> None:
-        where = f"{self.node.name} ({self._connection.host} port {self._connection.port}{self._way.through})"
+        where = f"{self.node.name} ({self._connection.host} port {self._connection.port}{self.way.through})"
         try:
             self._connect()
         except Problem:  # the way's own
@@ -210,10 +229,10 @@ class RemoteShell:
             if "not found in known_hosts" in str(error):
                 raise self._unknown(where) from None
             if said := self._line.why() if self._line else "":
-                raise _Dropped(f"{where} cannot be reached ({said})", _BOOTING) from None
+                raise Dropped(f"{where} cannot be reached ({said})", _BOOTING) from None
             if isinstance(error, OSError) and not isinstance(error, ConnectionError):
                 raise self._silent(where, error) from None
-            raise _Dropped(
+            raise Dropped(
                 f"{where} speaks no SSH ({_reason(error)}; tried {len(_PAUSES_S) + 1} times)", _BOOTING
             ) from None
 
@@ -232,7 +251,7 @@ class RemoteShell:
         self.close()
         self._line, self._since = None, time.monotonic()
         if not connection.gateway:
-            self._line = self._way.open(self.node)
+            self._line = self.way.open(self.node)
             connection.connect_kwargs["sock"] = self._line.socket
         connection.open()
         connection.transport.set_keepalive(_KEEPALIVE_S)
@@ -246,8 +265,17 @@ class RemoteShell:
         )
 
 
-class _Dropped(Unreachable):
-    """The connection came about and ended before SSH began."""
+def open_shells(
+    nodes: Sequence[Node], *, host_keys: Mapping[str, Iterable[str]], key: Path, way: Way
+) -> dict[str, RemoteShell]:
+    """Shells on a lab's nodes by name; what is more than `way` carries goes through the first ones, turn by turn."""
+    shells: dict[str, RemoteShell] = {}
+    for index, node in enumerate(nodes):
+        first = list(shells.values())[: way.most]
+        turn = index % way.most
+        taken: Way = way if index < way.most else Jump(over=(*first[turn:], *first[:turn]))
+        shells[node.name] = RemoteShell.to_node(node, host_keys=host_keys[node.name], key=key, way=taken)
+    return shells
 
 
 class _Refused(Unreachable):
@@ -258,7 +286,8 @@ def _feed(channel: paramiko.Channel, stdin: bytes, until: float) -> None:
     """Send `stdin`, beside whoever reads: a command may write much before it has read all."""
     try:
         channel.settimeout(max(0.001, until - time.monotonic()))
-        channel.sendall(stdin)
+        for begin in range(0, len(stdin), _PORTION):  # sendall copies all that is left for each packet of 32 KiB
+            channel.sendall(stdin[begin : begin + _PORTION])
         channel.shutdown_write()
     except (OSError, EOFError):
         return  # the command or the connection ended first: whoever reads is told

@@ -1,8 +1,10 @@
 """How a lab's nodes are reached: by their own address, or without one through AWS. See `labs.catalog.Lab.way`."""
 
 import os
+import shlex
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +16,11 @@ from operate.account import Account
 from operate.line import Line
 from operate.nodes import Node
 from operate.problem import Problem
+from operate.shell import Unreachable
 from operate.stack import Stack, deploy_command
 
+NODES = 64
+"""More than any lab has."""
 CONNECT_S = 10.0
 """Longest wait for a connection, and for each step of its handshake."""
 _USABLE = ("create-complete", "update-in-progress", "update-complete", "update-failed")
@@ -34,14 +39,18 @@ class Way(Protocol):
         """After this a connection is cut; None where none is."""
 
     @property
+    def most(self) -> int:
+        """To so many nodes this way is taken; through them go the connections to the others."""
+
+    @property
     def admits(self) -> bool:
         """Whether the nodes' security group has to let this machine's address in."""
 
     def open(self, node: Node) -> Line:
         """Connect to `node`'s sshd. Raises: Problem (Unreachable where another try may help), OSError."""
 
-    def proxy_command(self, node: Node) -> tuple[str, ...]:
-        """The words of OpenSSH's ProxyCommand; empty where it needs none."""
+    def option(self, node: Node) -> str:
+        """The line of ssh_config that makes OpenSSH go this way; "" where it needs none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,7 @@ class Direct:
 
     through: str = ""
     lifetime_s: float | None = None
+    most: int = NODES
     admits: bool = True
 
     def open(self, node: Node) -> Line:
@@ -58,9 +68,9 @@ class Direct:
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return Line(socket=line, close=line.close)
 
-    def proxy_command(self, node: Node) -> tuple[str, ...]:
-        """See `Way.proxy_command`."""
-        return ()
+    def option(self, node: Node) -> str:
+        """See `Way.option`."""
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +82,9 @@ class Endpoint:
     """eice-…"""
     server: str
     """wss://…, or ws://… where the account's endpoint is plain http."""
+    most: int = 8
+    """An endpoint carries 20 connections (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/eice-quotas.html): this
+    leaves the others to plain ssh, and to other operators."""
     admits: bool = False
 
     @property
@@ -99,8 +112,12 @@ class Endpoint:
         )
         return tunnel.open_line(target, self.account.credentials())
 
+    def option(self, node: Node) -> str:
+        """See `Way.option`."""
+        return _line(self.proxy_command(node))
+
     def proxy_command(self, node: Node) -> tuple[str, ...]:
-        """See `Way.proxy_command`."""
+        """The words of OpenSSH's ProxyCommand."""
         words = ("--server", self.server, "--endpoint", self.endpoint, "--region", self.account.region)
         return (*_python("operate.tunnel"), *words, "--address", node.address, "--port", str(node.port), *_profile())
 
@@ -112,6 +129,7 @@ class SessionManager:
     account: Account
     through: str = " through Session Manager"
     lifetime_s: float | None = None
+    most: int = NODES
     admits: bool = False
 
     def open(self, node: Node) -> Line:
@@ -121,11 +139,74 @@ class SessionManager:
         ssm = self.account.client("ssm")
         return plugin.open_line(ssm, node.instance_id, node.port, profile=os.environ.get("AWS_PROFILE", ""))
 
+    def option(self, node: Node) -> str:
+        """See `Way.option`."""
+        return _line(self.proxy_command(node))
+
     def proxy_command(self, node: Node) -> tuple[str, ...]:
-        """See `Way.proxy_command`."""
+        """The words of OpenSSH's ProxyCommand."""
         words = ("--instance", node.instance_id, "--port", str(node.port), "--region", self.account.region)
         asked = ("--endpoint-url", self.account.endpoint) if self.account.endpoint else ()
         return (*_python("operate.plugin"), *words, *asked, *_profile())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jump:
+    """Over SSH through another node of the lab."""
+
+    over: tuple["Forwarder", ...]
+    """Shells of the nodes that may be gone through, the wanted one first."""
+    lifetime_s: float | None = None
+    most: int = NODES
+    admits: bool = False
+
+    @property
+    def through(self) -> str:
+        """See `Way.through`."""
+        return f" through {self.over[0].node.name}"
+
+    def open(self, node: Node) -> Line:
+        """See `Way.open`."""
+        for index, shell in enumerate(self.over):
+            try:
+                return shell.forward(node)
+            except Dropped:
+                raise
+            except Unreachable:  # it may be gone for good; where the next one leads there, nothing is lost
+                if index == len(self.over) - 1:
+                    raise
+        raise AssertionError("a jump over no node")
+
+    def option(self, node: Node) -> str:
+        """See `Way.option`."""
+        return f"ProxyJump {self.over[0].node.name}"
+
+
+class Dropped(Unreachable):
+    """A connection that came about, and ended before SSH began: worth another try at once, while a node boots."""
+
+
+class Forwarder(Protocol):
+    """The shell of a node that leads on to others."""
+
+    node: Node
+
+    def forward(self, node: Node) -> Line:
+        """Connect to `node`'s sshd from there.
+
+        Raises:
+            Dropped: that node does not let it.
+            Unreachable: this one does not answer.
+        """
+
+
+def _line(words: Sequence[str]) -> str:
+    return f"ProxyCommand {literal(shlex.join(words))}"
+
+
+def literal(text: object) -> str:
+    """`text` for ssh_config, not to be read as OpenSSH's own %h, %p and the like."""
+    return str(text).replace("%", "%%")
 
 
 def _python(module: str) -> tuple[str, ...]:

@@ -64,7 +64,9 @@ class Gate:
         if self.hang_up is not None:
             tunnel.close(*self.hang_up)
             return
-        wanted = self.asked[-1]["privateIpAddress"], int(self.asked[-1]["remotePort"])
+        assert tunnel.request is not None
+        asked = parse_qs(urlsplit(tunnel.request.path).query)
+        wanted = asked["privateIpAddress"][0], int(asked["remotePort"][0])
         self.tunnels.append(tunnel)
         with socket.create_connection(self.machines[wanted]) as machine:
             threading.Thread(target=self._up, args=(tunnel, machine), daemon=True).start()

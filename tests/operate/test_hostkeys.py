@@ -91,7 +91,9 @@ def test_a_console_without_keys_is_waited_for_and_then_named(tmp_path):
 
 def test_the_ssh_config_trusts_nothing_but_the_pins():
     known_hosts, key = Path("/x/known_hosts"), Path("/50%/k")
-    text = ssh_config([node(port=2222)], stack="Lab3Stack-alice", known_hosts=known_hosts, key=key, way=Direct())
+    text = ssh_config(
+        [node(port=2222)], stack="Lab3Stack-alice", known_hosts=known_hosts, key=key, ways={"node0": Direct()}
+    )
     assert "Host node0 lab3-alice-node0\n    HostName 198.51.100.7\n    Port 2222\n    User ubuntu\n" in text
     for line in ("StrictHostKeyChecking yes", 'UserKnownHostsFile "/x/known_hosts"', "GlobalKnownHostsFile none",
                  "IdentitiesOnly yes", "ForwardAgent no"):  # fmt: skip

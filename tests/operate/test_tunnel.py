@@ -19,7 +19,7 @@ from operate import hostkeys, tunnel
 from operate.account import Account
 from operate.nodes import Node
 from operate.problem import Problem
-from operate.remote import RemoteShell
+from operate.remote import RemoteShell, open_shells
 from operate.shell import Unreachable
 from operate.sshconfig import write_ssh_config
 from operate.tunnel import Target
@@ -182,11 +182,66 @@ def test_an_endpoint_that_is_not_there_is_unreachable(account: Account, key: Pat
         shell.run("true")
 
 
+@pytest.fixture
+def crowd(machines, gate: Gate, account: Account, key: Path) -> Iterator[Callable[..., dict[str, RemoteShell]]]:
+    """Makes shells to machines of which the gate leads to the first `most` alone."""
+    made: dict[str, RemoteShell] = {}
+
+    def make(started: list[Machine], most: int) -> dict[str, RemoteShell]:
+        nodes = []
+        for index, machine in enumerate(started):
+            if index < most:
+                gate.machines[f"10.0.0.{index}", 22] = ("127.0.0.1", machine.node.port)
+                nodes.append(replace(machine.node, address=f"10.0.0.{index}", port=22))
+            else:
+                nodes.append(machine.node)
+        keys = {machine.node.name: [machine.host_key] for machine in started}
+        way = replace(by(account, gate.start()), most=most)
+        made.update(open_shells(nodes, host_keys=keys, key=key, way=way))
+        return made
+
+    yield make
+    for shell in made.values():
+        shell.close()
+
+
+def test_nodes_beyond_what_an_endpoint_carries_are_reached_through_the_first_ones(machines, crowd, gate, key, tmp_path):
+    started = machines(4)
+    shells = crowd(started, 2)
+    homes = {name: shell.run("pwd").text for name, shell in shells.items()}
+    assert homes == {machine.node.name: str(machine.home) for machine in started}
+    assert len(gate.asked) == 2, "two tunnels for four nodes"
+    nodes = [shell.node for shell in shells.values()]
+    keys = [(node, [machine.host_key]) for node, machine in zip(nodes, started, strict=True)]
+    (tmp_path / "known_hosts").write_text(hostkeys.known_hosts(keys))
+    ways = {name: shell.way for name, shell in shells.items()}
+    path = write_ssh_config(nodes, stack="Lab3Stack", folder=tmp_path, key=key, ways=ways)
+    assert [line.strip() for line in path.read_text().splitlines() if "ProxyJump" in line] == [
+        "ProxyJump node0", "ProxyJump node1",
+    ]  # fmt: skip
+    done = subprocess.run(["ssh", "-F", path, "node3", "pwd"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{started[3].home}\n", "")
+
+
+def test_where_a_node_on_the_way_is_gone_the_next_one_leads_there(machines, crowd, monkeypatch):
+    monkeypatch.setattr("operate.remote._PAUSES_S", (0, 0))
+    started = machines(3)
+    shells = crowd(started, 2)
+    started[0].stop()
+    assert shells["node2"].run("pwd").text == str(started[2].home)
+    started[2].stop()
+    shells["node2"].close()
+    with pytest.raises(
+        Unreachable, match=r"^node2 \(127.0.0.1 port \d+\) cannot be reached from node1 \(Connect failed\)"
+    ):
+        shells["node2"].run("true")
+
+
 def config(gate: Gate, machine: Machine, account: Account, key: Path, folder: Path, server: str) -> Path:
     node = behind(gate, machine)
     folder.mkdir()
     (folder / "known_hosts").write_text(hostkeys.known_hosts([(node, [machine.host_key])]))
-    return write_ssh_config([node], stack="Lab3Stack", folder=folder, key=key, way=by(account, server))
+    return write_ssh_config([node], stack="Lab3Stack", folder=folder, key=key, ways={"node0": by(account, server)})
 
 
 def test_plain_ssh_goes_through_the_tunnel_from_any_folder(machines, gate, account, key, tmp_path, monkeypatch):

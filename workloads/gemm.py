@@ -24,6 +24,7 @@ Output: FLOP/s, intensity and fraction of the roof per shape, data type and regi
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,8 +112,8 @@ class Bench:
     price: float | None
     """US dollars per hour."""
 
-    def measure(self, config: Config, shape: Shape, regime: Regime, **more: Any) -> Measurement:
-        """Time one shape, check the last product, and put the median beside the roofs; `more` joins the row's config.
+    def take(self, config: Config, shape: Shape, regime: Regime) -> tuple[Taken, str]:
+        """Time one shape and check the last product: the samples, and how near the product is.
 
         Raises:
             CheckFailed: the product is wrong.
@@ -130,7 +131,15 @@ class Bench:
             taken = burst(self.device, self.gauge, step, config.iterations)
         else:
             taken = sustained(self.device, self.gauge, step, config.sustain_s)
-        return self._row(shape, taken, check(self.dtype, *last), more)
+        return taken, check(self.dtype, *last)
+
+    def measure(self, config: Config, shape: Shape, regime: Regime, **more: Any) -> Measurement:
+        """`take` one shape, and put the median beside the roofs; `more` joins the row's config.
+
+        Raises:
+            CheckFailed: the product is wrong.
+        """
+        return self._row(shape, *self.take(config, shape, regime), more)
 
     def time(self, shape: Shape, count: int) -> Sequence[float]:
         """For the search: the seconds of `count` products of one shape, after one that warms up."""
@@ -163,15 +172,21 @@ class Bench:
         )  # fmt: skip
 
 
+@contextmanager
+def opened(device: Device, dtype: str, gauge: Gauge, config: Config, price: float | None = None) -> Iterator[Bench]:
+    """A bench with operands for the configured shapes; larger ones draw more."""
+    largest = max(m * k + n * k for m, n, k in config.shapes)
+    with multiplier(device, dtype) as multiply:
+        pool = Pool(device, dtype, largest + 1024, config.seed)
+        yield Bench(device=device, dtype=dtype, gauge=gauge, pool=pool, multiply=multiply, price=price)
+
+
 def measure(config: Config, device: Device, price: float | None) -> Iterator[Measurement]:
     """Every shape in every data type, and the best that the search finds; fp8 leaves out shapes that its
     instructions cannot take."""
     gauge = Gauge(device)
-    largest = max(m * k + n * k for m, n, k in config.shapes)
     for dtype in config.dtypes:
-        with multiplier(device, dtype) as multiply:
-            pool = Pool(device, dtype, largest + 1024, config.seed)
-            bench = Bench(device=device, dtype=dtype, gauge=gauge, pool=pool, multiply=multiply, price=price)
+        with opened(device, dtype, gauge, config, price) as bench:
             for shape in config.shapes:
                 if dtype != "fp8" or not any(edge % 16 for edge in shape):
                     yield bench.measure(config, shape, "burst")

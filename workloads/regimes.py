@@ -18,7 +18,7 @@ from workloads.nvml import Gauge
 Regime = Literal["burst", "sustained"]
 
 GROUP = 5
-"""Products timed after each idle gap."""
+"""Products timed after each idle gap, at most."""
 LEAD = 2
 """Products before them that are not timed: a device that wakes up shows in the first."""
 GAP_S = 0.02
@@ -80,28 +80,30 @@ def burst(device: Device, gauge: Gauge, step: Callable[[], object], count: int) 
     kept: list[tuple[float, tuple[float, ...]]] = []
     other: list[tuple[float, tuple[float, ...]]] = []
     top_mhz = gauge.top_mhz
-    groups = -(-count // GROUP)
+    size = min(count, GROUP)
+    groups = -(-count // size)
     for _ in range(PATIENCE * groups):
         if len(kept) == groups:
             break
-        clock_mhz, samples_s = _group(device, gauge, step)
+        clock_mhz, samples_s = _group(device, gauge, step, size)
         boosted = clock_mhz is None or top_mhz is None or clock_mhz >= BOOST * top_mhz
         (kept if boosted else other).append((clock_mhz or 0.0, samples_s))
     used = kept or other
     clock = statistics.median(clock_mhz for clock_mhz, _ in used)
     return Taken(
         regime="burst", samples_s=tuple(sample for _, samples_s in used for sample in samples_s),
-        clock_mhz=clock or None, top_mhz=top_mhz, discarded=GROUP * len(other) if kept else 0,
+        clock_mhz=clock or None, top_mhz=top_mhz, discarded=size * len(other) if kept else 0,
     )  # fmt: skip
 
 
-def _group(device: Device, gauge: Gauge, step: Callable[[], object]) -> tuple[float | None, tuple[float, ...]]:
+def _group(device: Device, gauge: Gauge, step: Callable[[], object], size: int
+           ) -> tuple[float | None, tuple[float, ...]]:  # fmt: skip
     """The clock while a group of samples ran, after an idle gap, and the samples."""
     clocks: list[float | None] = []
     device.synchronize()
     if device.cuda:
         time.sleep(GAP_S)
-    samples_s = time_each(device, step, GROUP, lead=LEAD, meanwhile=lambda: clocks.append(gauge.clock_mhz))
+    samples_s = time_each(device, step, size, lead=LEAD, meanwhile=lambda: clocks.append(gauge.clock_mhz))
     return clocks[0], samples_s
 
 

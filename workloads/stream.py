@@ -19,7 +19,7 @@ SCALE = 0.75
 ROUNDING = {"fp32": 2**-24, "fp16": 2**-11, "bf16": 2**-8}
 """Unit roundoff of a stored result."""
 WIDTH = 4096
-PIECE = 2**24
+PIECE = 2**21
 """Elements that are compared in float64 at a time; a multiple of `WIDTH`."""
 
 

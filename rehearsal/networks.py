@@ -6,6 +6,7 @@ from moto.core.responses import ActionResult, EmptyResult
 
 from rehearsal.errors import AwsError
 from rehearsal.instances import Instances
+from rehearsal.quotas import ADDRESSES, VPCS
 
 
 def _violation(message: str) -> AwsError:
@@ -33,6 +34,16 @@ class Networks(Instances):
     def _then_readmit(self, result: Any) -> Any:
         self.machines.readmit()
         return result
+
+    def create_vpc(self) -> ActionResult:
+        if len(self.ec2_backend.vpcs) >= self.quotas.limit(VPCS):
+            raise AwsError("VpcLimitExceeded", "The maximum number of VPCs has been reached.")
+        return super().create_vpc()
+
+    def allocate_address(self) -> ActionResult:
+        if len(self.ec2_backend.addresses) >= self.quotas.limit(ADDRESSES):
+            raise AwsError("AddressLimitExceeded", "The maximum number of addresses has been reached.")
+        return super().allocate_address()
 
     def associate_address(self) -> ActionResult:
         result = super().associate_address()
@@ -111,6 +122,7 @@ class Networks(Instances):
         groups = [group for group in backend.groups.get(id, {}).values() if group.name != "default"]
         gateways = [gateway for gateway in backend.internet_gateways.values() if gateway.vpc and gateway.vpc.id == id]
         endpoints = [endpoint for endpoint in backend.vpc_end_points.values() if endpoint.vpc_id == id]
+        gateways += [row for row in backend.egress_only_internet_gateways.values() if row.vpc_id == id]
         if groups or gateways or endpoints:
             raise _violation(f"The vpc '{id}' has dependencies and cannot be deleted.")
         result = super().delete_vpc()

@@ -56,7 +56,7 @@ _EC2 = (
           name="All P4, P3 and P2 Spot Instance Requests"),
     Quota(service="ec2", code="L-0263D0A3", usual=5, aws=5, name="EC2-VPC Elastic IPs"),
 )  # fmt: skip
-_VPC = (Quota(service="vpc", code="L-F678F1CE", usual=5, aws=5, name="VPCs per Region"),)
+_VPC = (Quota(service="vpc", code="L-F678F1CE", usual=100, aws=5, name="VPCs per Region"),)
 QUOTAS = {quota.code: quota for quota in (*_EC2, *_VPC)}
 ADDRESSES, VPCS = "L-0263D0A3", "L-F678F1CE"
 _SERVICES = {"ec2": "Amazon Elastic Compute Cloud (Amazon EC2)", "vpc": "Amazon Virtual Private Cloud (Amazon VPC)"}

@@ -67,8 +67,9 @@ class World:
         import moto.fsx.urls
         import moto.scheduler.urls
         import moto.servicequotas.urls
+        import moto.ssm.urls
 
-        from rehearsal import cloudformation, ec2, fsx, functions, ticks
+        from rehearsal import cloudformation, ec2, fsx, functions, sessions, ticks
         from rehearsal.holds import Holds
         from rehearsal.imds import Imds
         from rehearsal.injection import Injection
@@ -83,13 +84,14 @@ class World:
             secret_key=self._secret,
         )  # fmt: skip
         self.imds = Imds(self.machines)
-        holds, quotas = Holds(self.faults), Quotas(self.faults)
+        holds, self.quotas = Holds(self.faults), Quotas(self.faults)
         self.tunnel = ec2.tunnel(self.machines, holds, key=self._keys["operator"], secret=self._secret, region=REGION)
         moto.ec2.urls.url_paths["{0}/"] = ec2.install(
-            self.machines, self.faults, holds, quotas, Market(self.seed), self.tunnel
+            self.machines, self.faults, holds, self.quotas, Market(self.seed), self.tunnel
         )
-        moto.servicequotas.urls.url_paths["{0}/$"] = service(quotas)
+        moto.servicequotas.urls.url_paths["{0}/$"] = service(self.quotas)
         moto.fsx.urls.url_paths["{0}/$"] = fsx.service(holds, self.state / "shared")
+        moto.ssm.urls.url_paths["{0}/$"] = sessions.service(self.machines, self.endpoint.replace("http", "ws", 1))
         for path in moto.scheduler.urls.url_paths:
             moto.scheduler.urls.url_paths[path] = ticks.Scheduler.dispatch
         self.functions = functions.Functions(state=self.state, environment=self._environment("guard"))

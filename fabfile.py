@@ -11,21 +11,22 @@ from types import ModuleType
 
 from invoke import Collection, Context
 
-from labs.prices import cost_of, dollars
 from operate import bake as image
 from operate import choice, execution, listing, openssh
+from operate import types as instances
 from operate.account import Account
+from operate.audit import show_audit
+from operate.clearance import clear_account
 from operate.deadline import extend_deadline, read_deadline
 from operate.ending import show_outcome, show_report
-from operate.farewell import end_lab, leftover
+from operate.estimate import show_cost
+from operate.farewell import end_lab
 from operate.launch import job
 from operate.logs import show_logs
-from operate.money import table
 from operate.preflight import preflight as check_lab
 from operate.preflight import show_preflight
 from operate.problem import Problem
 from operate.screen import Screen
-from operate.sweep import sweep
 from operate.up import bring_up
 from operate.verb import number, verb, words
 from operate.wish import read_wish
@@ -227,16 +228,19 @@ def bake(c: Context, lab: str = "", name: str = "", node: str = "", remove: str 
 
 
 @verb
-def cost(c: Context, lab: str = "", context: str = "", json: bool = False) -> None:
-    """Itemise what a lab costs an hour and for its time to live, before anything is deployed; needs no account."""
-    chosen = choice.override(choice.choose_lab(lab, ""), context)
-    screen, estimate = Screen(json=json), cost_of(chosen)
-    whole = estimate.usd(chosen.ttl_hours)
-    if json:
-        print(document.dumps({**estimate.as_json(), "ttl_hours": chosen.ttl_hours, "usd": whole}, indent=1))
-        return
-    screen.console.print(table(estimate, chosen.ttl_hours))
-    screen.note(f"{dollars(whole)} for {chosen.ttl_hours:g} h, when the guard ends {chosen.stack}")
+def types(c: Context, refresh: bool = False, write: bool = False, json: bool = False) -> None:
+    """List the instance types that labs may run on; --refresh compares them with EC2, --write keeps what it says."""
+    screen = Screen(json=json)
+    if refresh or write:
+        instances.refresh(Account(), screen, keep=write, json=json)
+    else:
+        instances.show_types(screen, json=json)
+
+
+@verb
+def cost(c: Context, lab: str = "", name: str = "", context: str = "", json: bool = False) -> None:
+    """Itemise what a lab costs an hour and for its time to live, and what a deployed one has cost; needs no account."""
+    show_cost(choice.override(choice.choose_lab(lab, name), context), Screen(json=json), json=json)
 
 
 @verb
@@ -250,28 +254,23 @@ def extend(c: Context, lab: str = "", name: str = "", hours: str = "1", json: bo
 
 
 @verb
-def teardown(c: Context, lab: str = "", name: str = "", json: bool = False) -> None:
+def teardown(
+    c: Context, lab: str = "", name: str = "", all: bool = False, yes: bool = False, json: bool = False
+) -> None:
     """Fetch what still runs, end a lab, and prove by a receipt that nothing is left. Ending it twice is harmless."""
-    chosen = choice.choose_lab(lab, name)
-    end_lab(Account(), chosen, Screen(json=json), json=json)
+    chosen = None if all else choice.choose_lab(lab, name)
+    account, screen = Account(), Screen(json=json)
+    if chosen is None:
+        clear_account(account, screen, yes=yes, json=json)
+    else:
+        end_lab(account, chosen, screen, json=json)
 
 
 @verb
-def audit(c: Context, lab: str = "", name: str = "", json: bool = False) -> None:
+def audit(c: Context, lab: str = "", name: str = "", all_regions: bool = False, json: bool = False) -> None:
     """List everything of a lab (all labs, unless named) that is in the account, what it costs, and what removes it."""
-    screen, stack = Screen(json=json), choice.choose_lab(lab, name).stack if lab else ""
-    account = Account()
-    account.now()  # an account that does not answer at all is one problem, not one for every kind of thing
-    with screen.stage("looking"):
-        found = sweep(account, stack)
-    if json:
-        print(document.dumps(found.as_json(), indent=1))
-    else:
-        if found.left:
-            screen.console.print(found.table())
-        for line in found.lines():
-            screen.note(line)
-    leftover(found, stack)
+    stack = choice.choose_lab(lab, name).stack if lab else ""
+    show_audit(stack, Screen(json=json), everywhere=all_regions, json=json)
 
 
 @verb
@@ -371,6 +370,7 @@ namespace = Collection(
     preflight,
     up,
     bake,
+    types,
     nodes,
     run_lab,
     run,

@@ -11,6 +11,7 @@ from labs.catalog import Lab, Workload, find_lab
 from labs.names import stack_name
 from operate import laptop
 from operate.account import Account
+from operate.bill import tell
 from operate.cluster import Cluster, nodes_of_run, open_hosts, open_local, open_remains, open_stack
 from operate.launch import Job
 from operate.problem import Problem
@@ -55,7 +56,7 @@ def open_lab(lab: str, name: str, screen: Screen) -> Cluster:
         Problem, ValueError: as `choose_lab` and `open_stack`.
     """
     chosen = choose_lab(lab, name)
-    return open_stack(Account(), chosen, screen)
+    return _open(Account(), chosen, screen)
 
 
 def choose_workloads(lab: Lab, only: str) -> tuple[Workload, ...]:
@@ -88,7 +89,13 @@ def open_target(lab: Lab | None, *, on: str, hosts: str, screen: Screen) -> Clus
         return open_hosts(hosts.split(","))
     if lab is None:
         raise Problem("no lab was named", "write --lab 3, or --on local, or --hosts me@machine")
-    return open_stack(Account(), lab, screen)
+    return _open(Account(), lab, screen)
+
+
+def _open(account: Account, lab: Lab, screen: Screen) -> Cluster:
+    cluster = open_stack(account, lab, screen)
+    tell(account, lab.stack, screen)
+    return cluster
 
 
 def choose_run(run: str, *, lab: str, name: str) -> Run:
@@ -146,6 +153,7 @@ def open_run(run: Run, screen: Screen) -> Cluster:
     if find_stack(account, stack) is None:
         return open_remains(account, stack)
     cluster = open_stack(account, lab_of(stack), screen, partial=True)
+    tell(account, stack, screen)
     return nodes_of_run(cluster, {node["instance_id"]: node["name"] for node in run.document["nodes"]})
 
 

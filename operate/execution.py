@@ -14,6 +14,7 @@ from labs.instances import instance_type
 from labs.names import GUARD_STACK, Output
 from operate import laptop, launch, secret
 from operate.account import Account
+from operate.bill import frozen_cost
 from operate.cluster import Cluster
 from operate.deadline import read_deadline
 from operate.fetch import fetch, fetch_shipped
@@ -261,6 +262,7 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
         "workloads": [{"name": job.name, "scope": job.scope, "exit": {}, "seconds": None} for job in order.jobs],
         "usd_per_hour": order.usd_per_hour,
         "usd": None,
+        "cost": frozen_cost(cluster.account, cluster.label) if cluster.account else None,
         "commit": plan.commit,
         "environment": list(order.environment),
         "ok": None,

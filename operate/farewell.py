@@ -3,17 +3,20 @@
 import json as documents
 import shutil
 from datetime import datetime
+from pathlib import Path
 
 from labs.catalog import Lab
 from labs.names import Output
 from operate import admission, execution, laptop
 from operate.account import Account
+from operate.bill import Frozen, kept_cost
 from operate.choice import open_run
 from operate.problem import Problem
+from operate.receipt import Receipt
 from operate.report import write_report
 from operate.runs import NoRun, Run, find_run
 from operate.screen import Screen
-from operate.stack import destroy_command, find_stack
+from operate.stack import destroy_command, find_stack, last_life
 from operate.sweep import Sweep
 from operate.teardown import teardown
 
@@ -24,10 +27,30 @@ def end_lab(account: Account, lab: Lab, screen: Screen, *, json: bool) -> None:
     Raises:
         Problem: something is left, or could not be looked at; Ctrl-C: the guard ends the lab at its deadline.
     """
+    receipt, path = part_with(account, lab, screen)
+    if json:
+        print(documents.dumps(receipt.as_json(), indent=1))
+    elif path is None:
+        screen.note(f"there is no {lab.stack} and nothing of it: nothing was torn down")
+    else:
+        screen.console.print(receipt.render())
+        screen.note(str(path))
+    leftover(receipt.sweep, lab.stack)
+
+
+def part_with(account: Account, lab: Lab, screen: Screen) -> tuple[Receipt, Path | None]:
+    """Stop what runs, fetch it, end the lab; returns the receipt and where it lies, None where there was no lab.
+
+    Raises:
+        Problem: Ctrl-C: the guard ends the lab at its deadline.
+    """
     stack = find_stack(account, lab.stack)
+    before = None if stack else last_life(account, lab.stack)
+    born = stack.created if stack else before.created if before else None
     run = _newest(account, lab.stack)
-    if run and stack and datetime.fromisoformat(run.document["started"]) < stack.created:
+    if run and born and datetime.fromisoformat(run.document["started"]) < born:
         run = None  # of an earlier life of this lab
+    frozen = _frozen(account, lab.stack, stack.id if stack else before.id if before else "", run)
     if run is not None and run.document["ended"] is None:
         run = _bring_home(run, screen)
     if stack and (group := stack.outputs.get(Output.SECURITY_GROUP)):
@@ -37,24 +60,33 @@ def end_lab(account: Account, lab: Lab, screen: Screen, *, json: bool) -> None:
             account,
             lab.stack,
             run=run.name if run else "",
+            frozen=frozen,
             progress=lambda made, elapsed: say("; ".join(made.did)) if made.did else None,
         )
-    if not (run or receipt.started or receipt.created or json):
-        screen.note(f"there is no {lab.stack} and nothing of it: nothing was torn down")
-        leftover(receipt.sweep, lab.stack)
-        return
+    if not (run or receipt.started or receipt.created):
+        return receipt, None
     folder = run.folder if run else laptop.results() / lab.stack
-    told_before = not receipt.started and (folder / "receipt.json").exists()
+    told_before = not receipt.created and _started(folder) == receipt.started
     path = folder / "receipt.json" if told_before else receipt.write(folder)
     if run:
         write_report(run.folder)  # which ends in the receipt
-    shutil.rmtree(laptop.state(lab.stack, account.endpoint))  # the addresses and host keys of nodes that are gone
-    if json:
-        print(documents.dumps(receipt.as_json(), indent=1))
-    else:
-        screen.console.print(receipt.render())
-        screen.note(str(path))
-    leftover(receipt.sweep, lab.stack)
+    if receipt.exit_code == 0:  # the addresses and host keys of nodes that are gone, and their price
+        shutil.rmtree(laptop.state(lab.stack, account.endpoint))
+    return receipt, path
+
+
+def _frozen(account: Account, stack: str, life: str, run: Run | None) -> Frozen | None:
+    """The price of the life that ends, as this machine or the run that was fetched here has kept it."""
+    kept = kept_cost(account, stack, life) if life else None
+    return kept or (run.document.get("cost") if run else None)
+
+
+def _started(folder: Path) -> str | None:
+    """Of which life the receipt is that lies in a folder; None where none does, or it cannot be read."""
+    try:
+        return str(documents.loads((folder / "receipt.json").read_text())["started"])
+    except (FileNotFoundError, KeyError, ValueError):
+        return None
 
 
 def leftover(sweep: Sweep, stack: str = "") -> None:

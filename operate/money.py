@@ -3,7 +3,8 @@
 The prices are those of `labs.prices`; a price that is not known is None, and with it every sum that needs it: never 0.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from rich.table import Table
@@ -30,7 +31,8 @@ _DATE = "as known 2026-11-20, not read from the Price List"
 _BALANCERS = f"https://aws.amazon.com/elasticloadbalancing/pricing/, {REGION}, {_DATE}"
 _LOGS = f"https://aws.amazon.com/cloudwatch/pricing/, {REGION}, {_DATE}"
 FREE = ("stack", "vpc", "subnet", "security-group", "route-table", "internet-gateway", "network-acl",
-        "placement-group", "launch-template", "spot-instance-request", "fleet", "image")  # fmt: skip
+        "placement-group", "launch-template", "instance-connect-endpoint", "egress-only-internet-gateway",
+        "spot-instance-request", "fleet", "image")  # fmt: skip
 """Kinds that do not bill themselves; a fleet's instances and an image's snapshots do, and are found apart."""
 
 
@@ -65,22 +67,29 @@ def _span(least: float | None, most: float | None) -> str:
     return dollars(most) if least is None else f"{dollars(least)} to {dollars(most)}"
 
 
-def price_of(item: Item) -> Price:
-    """What one thing found in the account costs an hour, as it is now."""
+def price_of(item: Item, rates: Mapping[str, Price] | None = None) -> Price:
+    """What one thing found in the account costs an hour, as it is now.
+
+    `rates`: an instance's price by its type, where the region's own are known.
+    """
     if item.kind in FREE:
         return Price(usd_per_hour=0.0, source="does not bill")
     known = _PRICES.get(item.kind)
     if known is None:
         return Price(usd_per_hour=None, source=f"no price is known for a {item.kind}")
-    return known(item)
+    return _instance(item, rates) if rates and item.kind == "instance" else known(item)
 
 
-def _instance(item: Item) -> Price:
+def _instance(item: Item, rates: Mapping[str, Price] | None = None) -> Price:
     if item.state in ("stopped", "stopping", "shutting-down"):
         return Price(usd_per_hour=0.0, source=f"does not bill while it is {item.state}; its volumes do")
-    spot = "at most, for it is spot: " if item.facts.get("InstanceLifecycle") == "spot" else ""
-    price = type_price(item.facts.get("InstanceType", "?"))
-    return Price(usd_per_hour=price.usd_per_hour, source=spot + price.source)
+    kind, lifecycle = item.facts.get("InstanceType", "?"), item.facts.get("InstanceLifecycle")
+    if lifecycle == "capacity-block":
+        return Price(usd_per_hour=None, source="in a capacity block, paid when it was bought")
+    price = (rates or {}).get(kind) or type_price(kind)
+    if lifecycle == "spot":
+        return replace(price, source=f"at most, for it is spot: {price.source}")
+    return replace(price, least_usd_per_hour=None)
 
 
 def _reservation(item: Item) -> Price:
@@ -157,8 +166,12 @@ _PRICES: dict[str, Callable[[Item], Price]] = {
     "vpc-endpoint": _endpoint,
     "load-balancer": _balancer,
     "log-group": _log_group,
-    "backup": lambda item: Price(usd_per_hour=None, source="FSx does not say how large a backup is"),
+    "backup": lambda item: _sized(_gb(item.facts.get("SizeInBytes")), 0.05, FSX),
 }
+
+
+def _gb(size: int | None) -> float | None:
+    return None if size is None else size / 2**30
 
 
 def _sized(size: float | None, usd_per_month: float, source: str) -> Price:

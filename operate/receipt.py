@@ -29,15 +29,25 @@ class Receipt:
     ended: str
     """ISO 8601 UTC, when the last look found what it found; both by the account's clock."""
     usd_per_hour: float | None
-    """The price that the costs are counted with, frozen when the run began; None where it is not known."""
+    """The price that the costs are counted with, frozen when the lab was first seen whole; None: not known."""
     estimate_usd: float | None
-    """For the whole time to live."""
+    """That price for `planned_hours`."""
     actual_usd: float | None
-    """From `started` to `ended`."""
+    """That price for as long as each thing lived; on spot at most this."""
     created: tuple[Found, ...]
     """What the lab had when its end began."""
     sweep: Sweep
     """What the last look found."""
+    planned_hours: float | None = None
+    """From the stack's creation to the deadline that it had when the price was frozen."""
+    lived_hours: float | None = None
+    """From the stack's creation to its end."""
+    frozen: str = ""
+    """ISO 8601 UTC, when the price was frozen; "" where it was not, and the things are priced as of the end."""
+    lines: tuple[Mapping[str, Any], ...] = ()
+    """What the price is made of, as `labs.prices.Line`."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know of the amounts."""
     refused: tuple[str, ...] = field(default=())
     """What AWS refused in the last step, and why the teardown gave up if it did."""
 
@@ -45,6 +55,13 @@ class Receipt:
     def residual_usd_per_hour(self) -> float | None:
         """What still bills; None, unknown, where that could not be told."""
         return self.sweep.residual_usd_per_hour
+
+    @property
+    def difference_percent(self) -> float | None:
+        """How far the actual amount is from the estimate; None where one of them is not known, or is nothing."""
+        if self.estimate_usd is None or self.actual_usd is None or not self.estimate_usd:
+            return None
+        return (self.actual_usd - self.estimate_usd) / self.estimate_usd * 100
 
     @property
     def exit_code(self) -> int:
@@ -55,7 +72,8 @@ class Receipt:
         """What receipt.json holds; an unknown amount is null."""
         document = {"schema": SCHEMA, **asdict(self)}
         swept: Mapping[str, Any] = document.pop("sweep")
-        return document | {name: swept[name] for name in ("left", "standing", "not_looked_at")} | {
+        return document | {name: swept[name] for name in ("left", "standing", "suspects", "not_looked_at")} | {
+            "difference_percent": self.difference_percent,
             "residual_usd_per_hour": self.residual_usd_per_hour, "clean": self.sweep.clean,
         }  # fmt: skip
 
@@ -76,9 +94,9 @@ class Receipt:
         counts = ", ".join(f"{sum(item.kind == kind for item in self.created)} {kind}" for kind in sorted(kinds))
         for name, value in (
             ("time", times),
-            ("price", f"{dollars(self.usd_per_hour)}/h"),
-            ("estimate", dollars(self.estimate_usd)),
-            ("actual", dollars(self.actual_usd)),
+            ("price", f"{dollars(self.usd_per_hour)}/h" + (f", frozen {self.frozen}" if self.frozen else "")),
+            ("estimate", self._amount(self.estimate_usd, self.planned_hours, "planned")),
+            ("actual", self._amount(self.actual_usd, self.lived_hours, "lived") + self._difference()),
             ("had", counts or "nothing"),
             ("left", "nothing" if not self.sweep.left else f"{len(self.sweep.left)} things"),
         ):
@@ -86,7 +104,15 @@ class Receipt:
         parts: list[Any] = [shown]
         if self.sweep.left:
             parts.append(self.sweep.table())
-        lines = [*(f"refused: {line}" for line in self.refused), *self.sweep.lines()]
+        said = (*(f"refused: {line}" for line in self.refused), *(f"note: {line}" for line in self.notes))
+        lines = [*said, *self.sweep.lines()]
         style = "bold green" if self.sweep.clean else "bold red"
         parts += [Text(line) for line in lines[:-1]] + [Text(lines[-1], style=style)]
         return Group(*parts)
+
+    def _amount(self, usd: float | None, hours: float | None, how: str) -> str:
+        return dollars(usd) if hours is None else f"{dollars(usd)} for {hours:.2f} h {how}"
+
+    def _difference(self) -> str:
+        percent = self.difference_percent
+        return "" if percent is None else f", {percent:+.1f} % of the estimate"

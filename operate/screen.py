@@ -30,6 +30,10 @@ class Screen:
         """One line of ours."""
         self.console.print(Text(text), soft_wrap=True)
 
+    def aside(self, text: str, *, urgent: bool = False) -> None:
+        """One line that is there to be seen and not to be read; `urgent`: not to be missed."""
+        self.console.print(Text(text, style="bold yellow" if urgent else "dim"), soft_wrap=True)
+
     def warn(self, text: str) -> None:
         """One line that must not be missed, on stderr."""
         if self.console.is_terminal:

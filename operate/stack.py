@@ -37,7 +37,6 @@ class Ended:
     """Aware UTC; None where CloudFormation does not say."""
 
 
-
 def deploy_command(stack: str) -> str:
     """What the user types to deploy the stack of that name."""
     return _cdk("deploy", stack)
@@ -77,14 +76,16 @@ def find_stack(account: Account, name: str) -> Stack | None:
 
 
 def last_life(account: Account, name: str) -> Ended | None:
-    """The newest life of a stack that is gone; CloudFormation tells of it for 90 days.
+    """The newest life of a stack that is gone; CloudFormation tells of it for 90 days. None where it may not be asked.
 
     https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ListStacks.html
     """
-    pages = account.client("cloudformation").get_paginator("list_stacks").paginate(
-        StackStatusFilter=["DELETE_COMPLETE"]
-    )  # fmt: skip
-    rows = [row for page in pages for row in page["StackSummaries"] if row["StackName"] == name]
+    lister = account.client("cloudformation").get_paginator("list_stacks")
+    try:
+        pages = lister.paginate(StackStatusFilter=["DELETE_COMPLETE"])
+        rows = [row for page in pages for row in page["StackSummaries"] if row["StackName"] == name]
+    except ClientError:  # a receipt without its times is better than none
+        return None
     if not rows:
         return None
     row = max(rows, key=lambda row: row["CreationTime"])

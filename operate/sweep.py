@@ -10,14 +10,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from botocore import xform_name
+from botocore.exceptions import ClientError
 from rich.table import Table
 
-from guard.inventory import Call, Inventory, Item, look
-from labs.names import GUARD_STACK, TAG_LAB, Output
+from guard.inventory import UNANSWERED, Call, Inventory, Item, dig, everything, look, why
+from labs.names import GUARD_STACK, TAG_LAB, TAG_STACK
 from labs.prices import dollars, total
 from operate.account import Account
 from operate.money import price_of, region_note
-from operate.stack import find_stack
+
+_BUCKETS = "guardstack-results"
+"""How CloudFormation begins the name of GuardStack's bucket, whose logical id is Results…."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,9 @@ class Sweep:
     """What stands on purpose, and what is the user's own."""
     not_looked_at: Mapping[str, str]
     """Kind -> why it could not be looked at."""
+    suspects: tuple[Found, ...] = ()
+    """What bills, carries no tag, hangs on nothing of a lab's and was made while one lived: not ours as far as can be
+    told, so nothing removes it and no residual counts it."""
 
     @property
     def residual_usd_per_hour(self) -> float | None:
@@ -85,6 +91,11 @@ class Sweep:
         """What stands, what was not looked at, and the residual: one line each, for the terminal."""
         return [
             *(f"stands: {item.kind} {item.id}, {item.why} ({_bill(item)})" for item in self.standing),
+            *(
+                f"made while a lab lived, and nobody's by its tags: {item.kind} {item.id} ({_bill(item)}); "
+                f"if it is yours: {item.command}"
+                for item in self.suspects
+            ),
             *(f"not looked at: {kind} because {why}" for kind, why in self.not_looked_at.items()),
             *(f"price unknown: {item.kind} {item.id}, {item.price}" for item in self.left if item.usd_per_hour is None),
             *region_note(self.region),
@@ -101,15 +112,25 @@ def sweep(account: Account, stack: str = "") -> Sweep:
     return swept(account, look(account.client, stack))
 
 
-def swept(account: Account, inventory: Inventory) -> Sweep:
-    """An inventory with prices and commands, and the results bucket beside it."""
-    bucket = () if "stack" in inventory.missed else _bucket(account, inventory)
+def swept(account: Account, inventory: Inventory, *, since: str = "") -> Sweep:
+    """An inventory with prices and commands, and the results bucket beside it.
+
+    `since`: ISO 8601 UTC, from when on what is nobody's is suspect; "" takes the oldest lab's stack that stands.
+    """
+    labs = [item.created for item in inventory.items if item.kind == "stack" and not item.stands and item.created]
+    since = since or min(labs, default="9999")
+    missed = dict(inventory.missed)
+    try:
+        buckets = _buckets(account)
+    except UNANSWERED as error:
+        buckets, missed["bucket"] = (), why(error, "s3")
     found = [(item, priced(item, account.region)) for item in inventory.items]
     return Sweep(
         region=account.region,
         left=tuple(row for item, row in found if not item.stands),
-        standing=(*(row for item, row in found if item.stands), *bucket),
-        not_looked_at=dict(inventory.missed),
+        standing=(*(row for item, row in found if item.stands), *buckets),
+        not_looked_at=missed,
+        suspects=tuple(priced(item, account.region) for item in inventory.unclaimed if item.created >= since),
     )
 
 
@@ -138,13 +159,18 @@ def _bill(item: Found) -> str:
     return item.price if item.usd_per_hour is None else f"{dollars(item.usd_per_hour)}/h"
 
 
-def _bucket(account: Account, inventory: Inventory) -> tuple[Found, ...]:
-    """The results bucket, if GuardStack stands."""
-    if inventory.stack(GUARD_STACK) is None:
-        return ()
-    guard = find_stack(account, GUARD_STACK)
-    name = guard.outputs.get(Output.RESULTS_BUCKET, "") if guard else ""
-    if not name:
-        return ()
-    return (Found(kind="bucket", id=name, stack=GUARD_STACK, price="cents a month for what it holds",
-                  why="keeps the results, each for 30 days"),)  # fmt: skip
+def _buckets(account: Account) -> tuple[Found, ...]:
+    """The results bucket, also one that GuardStack left when it went: by the name CloudFormation gives, and its tag."""
+    s3 = account.client("s3")
+    found = []
+    for name in dig(everything(s3, "list_buckets", "Buckets", Prefix=_BUCKETS, BucketRegion=account.region), "Name"):
+        try:
+            tags = s3.get_bucket_tagging(Bucket=name)["TagSet"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("NoSuchTagSet", "NoSuchBucket"):
+                raise
+            continue  # somebody's with a like name
+        if {"Key": TAG_STACK, "Value": GUARD_STACK} in tags:
+            found.append(Found(kind="bucket", id=name, stack=GUARD_STACK, price="cents a month for what it holds",
+                               why="keeps the results, each for 30 days"))  # fmt: skip
+    return tuple(found)

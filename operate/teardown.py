@@ -5,16 +5,15 @@ Ending it twice, or while the guard does, is harmless. If this process dies, the
 
 import time
 from collections.abc import Callable
-from datetime import datetime
+from dataclasses import asdict
 
-from guard.inventory import Inventory, iso
+from guard.inventory import Inventory, look
 from guard.removal import Step, step
-from guard.tick import ttl_hours
-from labs.prices import total
 from operate.account import Account
-from operate.money import so_far
+from operate.bill import Frozen
+from operate.life import read_life
 from operate.receipt import Receipt
-from operate.sweep import Sweep, priced, sweep, swept
+from operate.sweep import priced, swept
 
 LIMIT_S = 3600.0
 """Longest that a teardown goes on: a file system alone may take a quarter of an hour."""
@@ -33,22 +32,31 @@ def teardown(
     stack: str,
     *,
     run: str = "",
-    usd_per_hour: float | None = None,
+    frozen: Frozen | None = None,
     progress: Progress = lambda made, elapsed: None,
     limit_s: float = LIMIT_S,
     pause: Callable[[float], None] = time.sleep,
 ) -> Receipt:
     """End the lab of `stack`, whatever state it is in, and return the receipt; see its `exit_code`.
 
-    `usd_per_hour` is the price frozen when the run began; without it, what the lab's things cost now.
+    `frozen` is the lab's price as `operate.bill` froze it; without it, what the lab's things cost now.
 
     Raises:
         Problem: there are no credentials.
     """
     first, last, gave_up = _end(account, stack, progress, limit_s, pause)
-    final = swept(account, last.before) if last.done else sweep(account, stack)
+    life = read_life(account, stack, first, frozen)
+    final = swept(account, last.before if last.done else look(account.client, stack), since=life.started)
     refused = (*last.refused, *((gave_up,) if gave_up else ()))
-    return _receipt(account, stack, first, final, run=run, usd_per_hour=usd_per_hour, refused=refused)
+    return Receipt(
+        run=run,
+        stack=stack,
+        region=account.region,
+        created=tuple(priced(item, account.region) for item in first.left),
+        sweep=final,
+        refused=refused,
+        **asdict(life),
+    )
 
 
 def _end(
@@ -75,37 +83,3 @@ def _end(
             return first, made, f"gave up: {stack} failed to delete {retries} times"
         pause_s = _FIRST_PAUSE_S if made.did else min(pause_s * 1.6, _LAST_PAUSE_S)
         pause(pause_s)
-
-
-def _receipt(
-    account: Account,
-    stack: str,
-    first: Inventory,
-    final: Sweep,
-    *,
-    run: str,
-    usd_per_hour: float | None,
-    refused: tuple[str, ...],
-) -> Receipt:
-    had = tuple(priced(item, account.region) for item in first.left)
-    standing, now = first.stack(stack), account.now()
-    estimate = actual = None
-    if standing:
-        if usd_per_hour is None:
-            usd_per_hour = total(item.usd_per_hour for item in had)
-        actual = so_far(usd_per_hour, created=datetime.fromisoformat(standing.created), now=now)
-        hours = ttl_hours(standing)
-        estimate = None if usd_per_hour is None or not hours else usd_per_hour * hours
-    return Receipt(
-        run=run,
-        stack=stack,
-        region=account.region,
-        started=standing.created if standing else "",
-        ended=iso(now),
-        usd_per_hour=usd_per_hour,
-        estimate_usd=estimate,
-        actual_usd=actual,
-        created=had,
-        sweep=final,
-        refused=refused,
-    )

@@ -32,6 +32,9 @@ HELP = {
     "wait": "Longest wait for the nodes to answer, in seconds.",
     "everywhere": "One plain process on every node instead of torchrun over all.",
     "everything": "All rehearsals of this clone.",
+    "all": "All labs of the account and region, then GuardStack, its bucket with all results, and its parameters.",
+    "yes": "Do not ask.",
+    "all_regions": "Every region that the account has enabled.",
     "hours": "Hours to add to the deadline; 1 where it is left out.",
     "seed": "Fixes ids, placement and the timing of faults.",
     "seconds": "How far, in seconds; an hour where it is left out.",
@@ -52,6 +55,8 @@ HELP = {
     "notify": "A mail address that the guard writes to before and after it ends a lab.",
     "fallback": "on-demand: where spot is short everywhere, take on-demand nodes.",
     "remove": "gpu or cpu: take that image, its snapshots and its parameter away instead.",
+    "refresh": "Ask EC2 what its types are today, and show what changed.",
+    "write": "Put what EC2 says into labs/instances.json.",
     "force": "Go on although the preflight failed.",
 }
 """What `fab --help VERB` says of each flag; a flag means the same in every verb."""

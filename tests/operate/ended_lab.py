@@ -20,7 +20,7 @@ class MotoAccount(Account):
         self.bench = bench
         self.ahead = timedelta(0)
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, region: str = "") -> Any:
         """The bench's client, so that its answers count."""
         return self.bench.clients(service)
 

@@ -7,7 +7,10 @@ import pytest
 from rich.console import Console
 
 from guard.inventory import Call
-from operate.sweep import shell, sweep
+from operate import audit
+from operate.problem import Problem
+from operate.screen import Screen
+from operate.sweep import Sweep, shell, sweep
 from tests.operate.ended_lab import moto_account
 
 
@@ -71,8 +74,10 @@ def test_a_sweep_that_could_not_look_is_not_clean(account) -> None:
 def test_what_stands_on_purpose_is_listed_apart_and_not_counted(account) -> None:
     bench = account.bench
     cloudformation = bench.clients("cloudformation")
-    template = {"Resources": {"Results": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "results"}}},
-                "Outputs": {"ResultsBucket": {"Value": {"Ref": "Results"}}}}  # fmt: skip
+    tag = {"Key": "rooflab:stack", "Value": "GuardStack"}
+    mine = {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "guardstack-results1-x", "Tags": [tag]}}
+    other = {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "guardstack-results-of-theirs"}}
+    template = {"Resources": {"Results": mine, "Other": other}}
     cloudformation.create_stack(
         StackName="GuardStack",
         TemplateBody=json.dumps(template),
@@ -83,7 +88,7 @@ def test_what_stands_on_purpose_is_listed_apart_and_not_counted(account) -> None
     found = sweep(account)
     assert found.clean
     assert {(item.kind, item.id) for item in found.standing} == {
-        ("stack", "GuardStack"), ("bucket", "results"), ("capacity-reservation", "cr-1"),
+        ("stack", "GuardStack"), ("bucket", "guardstack-results1-x"), ("capacity-reservation", "cr-1"),
     }  # fmt: skip
     assert any("cr-1, a reservation of the user's own" in line for line in found.lines())
 
@@ -119,3 +124,51 @@ def test_a_call_is_one_shell_command() -> None:
     assert json.loads(words[8]) == rules
     fleets = Call("ec2", "delete_fleets", {"TerminateInstances": True, "FleetIds": ["fleet-1"]})
     assert shell(fleets, "eu-west-1").endswith("--terminate-instances --fleet-ids fleet-1")
+
+
+def test_what_is_nobodys_and_was_made_while_a_lab_lived_is_named_and_not_counted(account) -> None:
+    account.bench.stack()
+    volume = account.bench.volume()
+    found = sweep(account)
+    assert [item.id for item in found.suspects] == [volume]
+    assert volume not in {item.id for item in found.left}
+    said = (
+        f"made while a lab lived, and nobody's by its tags: volume {volume} ($0.0110/h); if it is yours: aws ec2 delete"
+    )
+    assert any(line.startswith(said) for line in found.lines())
+
+
+def test_what_is_nobodys_is_nobodys_business_where_no_lab_lives(account) -> None:
+    account.bench.volume()
+    assert sweep(account).suspects == ()
+
+
+def test_where_buckets_may_not_be_listed_the_residual_is_unknown(account) -> None:
+    account.bench.refuse("s3:ListBuckets", "AccessDenied")
+    found = sweep(account)
+    assert found.not_looked_at == {"bucket": "no permission for s3:ListBuckets: allow it (AccessDenied)"}
+    assert not found.clean
+
+
+def test_all_regions_are_looked_at_and_those_not_enabled_or_denied_are_named(account, monkeypatch, capsys) -> None:
+    account.bench.volume(TagSpecifications=account.bench.tags("volume"))
+    rows = [{"RegionName": name, "OptInStatus": status} for name, status in (
+        ("us-east-1", "opt-in-not-required"), ("me-south-1", "not-opted-in"), ("eu-west-1", "opted-in"),
+        ("sa-east-1", "opt-in-not-required"),
+    )]  # fmt: skip
+    account.bench.answers["ec2:DescribeRegions"] = {"Regions": rows}
+    empty = Sweep(region="eu-west-1", left=(), standing=(), not_looked_at={})
+
+    def look_into(other, stack):
+        if other == "sa-east-1":
+            return Problem("AWS denies DescribeStacks to these credentials", "ask")
+        return sweep(account, stack) if other == account.region else empty
+
+    monkeypatch.setattr(audit, "Account", lambda: account)
+    monkeypatch.setattr(audit, "_sweep", look_into)
+    with pytest.raises(Problem, match=r"whether anything is left cannot be told \(sa-east-1\)"):
+        audit.show_audit("", Screen(json=True), everywhere=True, json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert (told["not_enabled"], list(told["denied"])) == (["me-south-1"], ["sa-east-1"])
+    assert [row["kind"] for row in told["regions"]["us-east-1"]["left"]] == ["volume"]
+    assert (told["regions"]["eu-west-1"]["clean"], told["residual_usd_per_hour"], told["clean"]) == (True, None, False)

@@ -31,9 +31,11 @@ def _mend_associations() -> None:
     interface = elastic_network_interfaces.NetworkInterface
     original = interface.association.fget
 
-    def association(self: Any) -> dict[str, Any]:
+    def association(self: Any) -> dict[str, Any] | None:
         found: dict[str, Any] = original(self)
-        return {**found, "ipOwnerId": "amazon"} if found and not found.get("allocationId") else found
+        if not found:
+            return None  # moto shows an empty one
+        return found if found.get("allocationId") else {**found, "ipOwnerId": "amazon"}
 
     interface.association = property(association)
 

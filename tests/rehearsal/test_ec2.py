@@ -1,11 +1,13 @@
 """Launching and ending instances: what AWS gives, and what it refuses."""
 
 import base64
+from datetime import datetime
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from rehearsal import control
 from tests.rehearsal.worlds import Lab
 
 
@@ -111,6 +113,40 @@ def test_what_ec2_refuses_is_refused(lab: Lab) -> None:
     _refused(lab, "InvalidParameterCombination", "t3.medium", InstanceType="t3.medium", Placement={"GroupName": "slow"})
 
 
+def test_what_ec2_refuses_of_interfaces_and_markets(lab: Lab) -> None:
+    addressed = [_interface(lab, 0, 0), _interface(lab, 0, 1, "efa-only", Ipv6AddressCount=1)]
+    _refused(lab, "InvalidParameterCombination", "EFA-only network interface takes no IP address: Ipv6AddressCount",
+             NetworkInterfaces=addressed)  # fmt: skip
+    own = lab.ec2.create_network_interface(SubnetId=lab.subnet)["NetworkInterface"]["NetworkInterfaceId"]
+    _refused(lab, "InvalidParameterCombination", "takes no Groups",
+             NetworkInterfaces=[{"DeviceIndex": 0, "NetworkInterfaceId": own, "Groups": [lab.group]}])  # fmt: skip
+    lab.ec2.create_placement_group(GroupName="stopping", Strategy="cluster")
+    stop = {"MarketType": "spot", "SpotOptions": {"InstanceInterruptionBehavior": "stop"}}
+    _refused(lab, "InvalidParameterCombination", "interruption behavior 'stop' cannot be launched in a placement group",
+             InstanceMarketOptions=stop, Placement={"GroupName": "stopping"})  # fmt: skip
+    _refused(lab, "InvalidParameterCombination", "'stop' needs a persistent Spot request", InstanceMarketOptions=stop)
+    wrong = {"SpotOptions": {"MaxPrice": "1"}}
+    _refused(lab, "InvalidParameterCombination", "for MarketType spot only", InstanceMarketOptions=wrong)
+    block = {"MarketType": "capacity-block"}
+    _refused(lab, "InvalidParameterCombination", "not sold as capacity blocks", InstanceMarketOptions=block)
+    _refused(lab, "MissingParameter", "CapacityReservationId", InstanceType="p5.48xlarge", InstanceMarketOptions=block)
+
+
+def test_an_address_that_ec2_assigned_is_amazons_and_an_elastic_one_is_ones_own(lab: Lab) -> None:
+    (node,) = lab.run()
+    assert node["NetworkInterfaces"][0]["Association"]["IpOwnerId"] == "amazon"
+    own = lab.ec2.create_network_interface(SubnetId=lab.subnet, Groups=[lab.group])["NetworkInterface"]
+    address = lab.ec2.allocate_address(Domain="vpc")["AllocationId"]
+    lab.ec2.associate_address(AllocationId=address, NetworkInterfaceId=own["NetworkInterfaceId"])
+    shown = lab.ec2.describe_network_interfaces(NetworkInterfaceIds=[own["NetworkInterfaceId"]])
+    assert shown["NetworkInterfaces"][0]["Association"]["IpOwnerId"] == node["NetworkInterfaces"][0]["OwnerId"]
+    (bare,) = lab.run(NetworkInterfaces=[_interface(lab, 0, 0)])
+    assert "Association" not in bare["NetworkInterfaces"][0]
+    held = lab.ec2.describe_addresses(AllocationIds=[address])["Addresses"][0]
+    lab.ec2.disassociate_address(AssociationId=held["AssociationId"])
+    lab.ec2.release_address(AllocationId=address)
+
+
 def test_what_would_have_to_be_ignored_is_refused_by_name(lab: Lab) -> None:
     _refused(lab, "NotRehearsed", "EnclaveOptions", EnclaveOptions={"Enabled": True})
     prefix = _interface(lab, 0, 0, Ipv4PrefixCount=1)
@@ -189,3 +225,72 @@ def test_a_reservation_takes_as_many_as_it_holds(lab: Lab) -> None:
     (shown,) = lab.ec2.describe_capacity_reservations()["CapacityReservations"]
     assert shown["AvailableInstanceCount"] == 1
     lab.ec2.cancel_capacity_reservation(CapacityReservationId=made["CapacityReservationId"])
+
+
+def _block(lab: Lab, hours: int = 24) -> dict[str, Any]:
+    offer = lab.ec2.describe_capacity_block_offerings(
+        InstanceType="p5.48xlarge", InstanceCount=1, CapacityDurationHours=hours
+    )["CapacityBlockOfferings"][0]
+    made: dict[str, Any] = lab.ec2.purchase_capacity_block(
+        CapacityBlockOfferingId=offer["CapacityBlockOfferingId"], InstancePlatform="Linux/UNIX"
+    )["CapacityReservation"]
+    return made
+
+
+def test_a_capacity_block_takes_only_launches_that_name_it_and_ends_them_half_an_hour_before_its_end(lab: Lab) -> None:
+    block = _block(lab)
+    assert (block["ReservationType"], block["State"], block["EndDateType"]) == ("capacity-block", "active", "limited")
+    target = {"CapacityReservationTarget": {"CapacityReservationId": block["CapacityReservationId"]}}
+    order: dict[str, Any] = {"InstanceType": "p5.48xlarge", "CapacityReservationSpecification": target}
+    market: dict[str, Any] = {"InstanceMarketOptions": {"MarketType": "capacity-block"}}
+    _refused(lab, "InvalidParameterCombination", "is a capacity block", **order)
+    lab.ec2.create_placement_group(GroupName="besides", Strategy="cluster")
+    _refused(lab, "InvalidParameterCombination", "takes no placement group", **order, **market,
+             Placement={"GroupName": "besides"})  # fmt: skip
+    elsewhere = {**_interface(lab, 0, 0), "SubnetId": lab.add_subnet("10.0.32.0/20", "us-east-1b")}
+    _refused(lab, "InvalidParameterCombination", f"reserves p5.48xlarge in {block['AvailabilityZone']}, not", **order,
+             **market, NetworkInterfaces=[elsewhere])  # fmt: skip
+    (node,) = lab.run(**order, **market)
+    _refused(lab, "ReservationCapacityExceeded", "does not have sufficient compatible and available capacity", **order,
+             **market)  # fmt: skip
+    with pytest.raises(ClientError, match="cannot be cancelled"):
+        lab.ec2.cancel_capacity_reservation(CapacityReservationId=block["CapacityReservationId"])
+    now = datetime.fromisoformat(lab.world.status()["now"])
+    left = (block["EndDate"] - now).total_seconds()
+    control.advance(lab.world.name, left - 2400, root=lab.world.root)
+    assert lab.state(node["InstanceId"]) == "running"
+    control.advance(lab.world.name, 700, root=lab.world.root)
+    lab.await_state("terminated", node["InstanceId"])
+    control.advance(lab.world.name, 2400, root=lab.world.root)
+    ids = [block["CapacityReservationId"]]
+    assert lab.ec2.describe_capacity_reservations(CapacityReservationIds=ids)["CapacityReservations"][0]["State"] == (
+        "expired"
+    )
+    _refused(lab, "InvalidCapacityReservationState", "is expired", **order, **market)
+
+
+def test_no_block_is_sold_of_other_types_or_times(lab: Lab) -> None:
+    for kind, hours, text in (
+        ("g6.12xlarge", 24, "'g6.12xlarge' is not sold as capacity blocks"),
+        ("p5.48xlarge", 25, "for 25 hours are sold"),
+    ):
+        with pytest.raises(ClientError, match=text):
+            lab.ec2.describe_capacity_block_offerings(InstanceType=kind, InstanceCount=1, CapacityDurationHours=hours)
+    with pytest.raises(ClientError, match=r"InvalidCapacityBlockOfferingId\.NotFound"):
+        lab.ec2.purchase_capacity_block(CapacityBlockOfferingId="cb-0", InstancePlatform="Linux/UNIX")
+
+
+def test_a_reservation_made_in_a_placement_group_takes_launches_into_that_group_only(lab: Lab) -> None:
+    group = lab.ec2.create_placement_group(GroupName="reserved", Strategy="cluster")["PlacementGroup"]
+    lab.ec2.create_placement_group(GroupName="another", Strategy="cluster")
+    made = lab.ec2.create_capacity_reservation(
+        InstanceType="g6.12xlarge", InstancePlatform="Linux/UNIX", AvailabilityZone="us-east-1a", InstanceCount=2,
+        InstanceMatchCriteria="targeted", PlacementGroupArn=group["GroupArn"],
+    )["CapacityReservation"]  # fmt: skip
+    assert made["PlacementGroupArn"] == group["GroupArn"]
+    target = {"CapacityReservationTarget": {"CapacityReservationId": made["CapacityReservationId"]}}
+    placements: list[dict[str, Any]] = [{}, {"Placement": {"GroupName": "another"}}]
+    for placement in placements:
+        _refused(lab, "ReservationCapacityExceeded", CapacityReservationSpecification=target, **placement)
+    (node,) = lab.run(CapacityReservationSpecification=target, Placement={"GroupName": "reserved"})
+    assert node["CapacityReservationId"] == made["CapacityReservationId"]

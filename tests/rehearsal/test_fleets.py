@@ -141,6 +141,51 @@ def test_a_shortage_of_everything_counts_all_types_together(lab: Lab) -> None:
     _short(lab, left=1000)
 
 
+def test_a_fleet_takes_the_cheapest_type_that_has_room_and_one_only(lab: Lab) -> None:
+    kinds = ("g6.12xlarge", "g6e.12xlarge", "g5.12xlarge")
+    now = datetime.fromisoformat(lab.world.status()["now"])
+    told = lab.ec2.describe_spot_price_history(
+        InstanceTypes=list(kinds), AvailabilityZone="us-east-1a", ProductDescriptions=["Linux/UNIX"], StartTime=now
+    )["SpotPriceHistory"]
+    cheapest, second = [row["InstanceType"] for row in sorted(told, key=lambda row: float(row["SpotPrice"]))][:2]
+    options = {"AllocationStrategy": "price-capacity-optimized", "SingleAvailabilityZone": True,
+               "SingleInstanceType": True, "MinTargetCapacity": 2}  # fmt: skip
+    request = _request(lab, [{"SubnetId": lab.subnet, "InstanceType": kind} for kind in kinds], SpotOptions=options)
+    (group,) = lab.ec2.create_fleet(**request)["Instances"]
+    assert (group["InstanceType"], len(group["InstanceIds"])) == (cheapest, 2)
+    _short(lab, instance_type=cheapest, left=1)
+    made = lab.ec2.create_fleet(**request)
+    assert ([group["InstanceType"] for group in made["Instances"]], made["Errors"]) == ([second], [])
+    prioritized = {**options, "AllocationStrategy": "capacity-optimized-prioritized"}
+    ordered = [{"SubnetId": lab.subnet, "InstanceType": kind, "Priority": rank} for rank, kind in
+               ((2, cheapest), (0, kinds[0]), (1, kinds[1])) if kind != cheapest]  # fmt: skip
+    (group,) = lab.ec2.create_fleet(**_request(lab, ordered, SpotOptions=prioritized))["Instances"]
+    assert group["InstanceType"] == min(ordered, key=lambda row: float(row["Priority"]))["InstanceType"]
+    _short(lab, instance_type=cheapest, left=1000)
+
+
+def test_a_fleet_may_be_part_on_demand(lab: Lab) -> None:
+    target = {"TotalTargetCapacity": 3, "OnDemandTargetCapacity": 1, "DefaultTargetCapacityType": "spot"}
+    made = lab.ec2.create_fleet(**_request(lab, [{"SubnetId": lab.subnet}], SpotOptions={},
+                                           TargetCapacitySpecification=target))  # fmt: skip
+    counts = {group["Lifecycle"]: len(group["InstanceIds"]) for group in made["Instances"]}
+    assert counts == {"on-demand": 1, "spot": 2}
+
+
+def test_a_shortage_of_spot_is_told_in_ec2s_words_and_a_quota_too(lab: Lab) -> None:
+    world = lab.world
+    _short(lab, left=0)
+    (error,) = lab.ec2.create_fleet(**_request(lab, [{"SubnetId": lab.subnet}]))["Errors"]
+    assert (error["ErrorCode"], error["ErrorMessage"]) == (
+        "InsufficientInstanceCapacity", "There is no Spot capacity available that matches your request.",
+    )  # fmt: skip
+    control.clear(world.name, root=world.root)
+    control.fault(world.name, "quota", root=world.root, vcpus=8)
+    (error,) = lab.ec2.create_fleet(**_request(lab, [{"SubnetId": lab.subnet}]))["Errors"]
+    assert error["ErrorCode"] == "MaxSpotInstanceCountExceeded"
+    control.clear(world.name, root=world.root)
+
+
 def test_an_override_that_ec2_refuses_is_an_error_inside_the_answer(lab: Lab) -> None:
     wrong, right = {"SubnetId": lab.subnet, "InstanceType": "g6.13xlarge"}, {"SubnetId": lab.subnet}
     made = lab.ec2.create_fleet(**_request(lab, [wrong, right]))
@@ -154,6 +199,9 @@ def test_what_ec2_refuses_in_a_fleet(lab: Lab) -> None:
         ({"SpotOptions": {"MinTargetCapacity": 2}}, "MinTargetCapacity needs"),
         ({"Type": "maintain"}, "NotRehearsed.*maintain"),
         ({"TargetCapacitySpecification": {"TotalTargetCapacity": 0}}, "TotalTargetCapacity"),
+        ({"TargetCapacitySpecification": {"TotalTargetCapacity": 1, "OnDemandTargetCapacity": 2}}, "make up the total"),
+        ({"SpotOptions": {"AllocationStrategy": "prioritized"}}, "'prioritized' is not valid in SpotOptions"),
+        ({"SpotOptions": {"MaxTotalPrice": "1"}}, r"NotRehearsed.*SpotOptions\.MaxTotalPrice"),
     ):
         with pytest.raises(ClientError, match=text):
             lab.ec2.create_fleet(**{**request, **change})

@@ -164,6 +164,8 @@ export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
 export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
 {_TIMEOUT}
 status=0
+# A node that shuts down sends SIGTERM to all: what a workload has finished is shipped all the same.
+trap '[ -e "$run/notice" ] || echo "this node shuts down" > "$run/notice"' TERM
 work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     local name=$1 scope=$2 limit=$3 threads=$4 began=$SECONDS code
     shift 4
@@ -181,7 +183,7 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
     [ "$code" -eq 0 ] || status=1
     echo "$name $code $((SECONDS - began))" >> "$run/codes"
-    python -m operate.ship "$run" >> "$run/ship.log" 2>&1
+    (trap '' TERM; python -m operate.ship "$run" >> "$run/ship.log" 2>&1)
 }}
 {works}
 echo "$status" > "$run/exit.partial" && mv "$run/exit.partial" "$run/exit"

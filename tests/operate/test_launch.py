@@ -81,6 +81,8 @@ export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
 export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
 {launch._TIMEOUT}
 status=0
+# A node that shuts down sends SIGTERM to all: what a workload has finished is shipped all the same.
+trap '[ -e "$run/notice" ] || echo "this node shuts down" > "$run/notice"' TERM
 work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     local name=$1 scope=$2 limit=$3 threads=$4 began=$SECONDS code
     shift 4
@@ -98,7 +100,7 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
     [ "$code" -eq 0 ] || status=1
     echo "$name $code $((SECONDS - began))" >> "$run/codes"
-    python -m operate.ship "$run" >> "$run/ship.log" 2>&1
+    (trap '' TERM; python -m operate.ship "$run" >> "$run/ship.log" 2>&1)
 }}
 work ddp cluster 900 12 torchrun --nnodes 2 --nproc-per-node 4 --node-rank 1 --master-addr 10.0.0.7 \
 --master-port 23455 --tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"
@@ -207,6 +209,27 @@ def test_what_a_timed_command_leaves_ends_with_it(tmp_path):
 def test_the_script_names_the_secrets_and_holds_no_value():
     text = launch.script(plan(environment=("MY_TOKEN", "OTHER")), SEATS[0])
     assert "export ROOFLAB_SECRETS='MY_TOKEN OTHER'\n" in text
+
+
+@pytest.mark.parametrize("told", ["work", "ship"])
+def test_what_a_workload_finished_is_shipped_though_the_node_shuts_down(tmp_path, told):
+    """Shutting down, an operating system sends SIGTERM to every process at once."""
+    for folder in ("tree", "bin", RUN):
+        (tmp_path / folder).mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text(f'#!/bin/bash\n{"kill -TERM 0" if told == "ship" else ":"}\necho "$@" >> {tmp_path}/shipped\n')
+    python.chmod(0o755)
+    work = 'echo finished; kill -TERM $(cat "$ROOFLAB_RUN_DIR/pid") 0; sleep 50' if told == "work" else "echo finished"
+    jobs = tuple(Job(name=name, command=("bash", "-c", work), kind="command") for name in ("one", "two"))
+    place = Place(tree=str(tmp_path / "tree"), runs=str(tmp_path), environment="/dev/null")
+    given = plan(jobs=jobs, place=place)
+    (tmp_path / RUN / "run.sh").write_text(launch.script(given, SEATS[0]))
+    environment = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    subprocess.run(
+        ["bash", f"{tmp_path / RUN}/run.sh"], env=environment, check=False, timeout=30, start_new_session=True
+    )
+    assert (tmp_path / "shipped").read_text() == f"-m operate.ship {tmp_path / RUN}\n" * 2
+    assert (tmp_path / RUN / "logs" / "two.log").read_text() == "not run: this node shuts down\n"
 
 
 def test_run_names_sort_by_time():

@@ -52,6 +52,8 @@ DRILLS: Mapping[str, Drill] = {
                   "instance_type": Option(default="", says="Which type; all where it is left out."),
                   "zone": Option(default="", says="Which availability zone; all where it is left out."),
                   "left": _number(0, "How many machines are left."),
+                  "fleet": Option(default="short", allowed=("short", "fails"),
+                                  says="What becomes of a fleet with none: short: it stands, with its errors; fails."),
               }),
         Drill(name="quota", says="The account's vCPU quota is that low: launches are refused.",
               options={"vcpus": _number(0, "vCPUs that the quota allows.")}),

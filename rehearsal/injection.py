@@ -110,6 +110,7 @@ class Injection:
     def _no_capacity(self, order: Ordered, chance: random.Random, request: Request | None) -> str:
         left, kind, zone = order.number("left"), order.options["instance_type"], order.options["zone"]
         self.faults.limit(kind, zone, left)
+        self.faults.fleets_fail = order.options["fleet"] == "fails"
         return f"{left} left of {kind or 'all types'} in {zone or 'all zones'}"
 
     def _quota(self, order: Ordered, chance: random.Random, request: Request | None) -> str:

@@ -79,15 +79,15 @@ def _in(lab: Lab, zone: Zone) -> Lab:
     return replace(lab, zone=zone.name, instance_type=first, alternatives="+".join(others))
 
 
-def hinted(tries: Sequence[Lab], reason: str) -> list[Lab]:
-    """The tries that are left, those first whose zone EC2 named as having what the last one lacked.
+def hinted(tries: Sequence[Lab], short: Lab, reason: str) -> list[Lab]:
+    """The tries that are left after `short` came up short: of its own kind, those first whose zone EC2 named.
 
     "You can currently get g6.12xlarge capacity by … choosing us-east-1b, us-east-1d."
     """
     _, _, after = reason.partition("choosing")
 
-    def group(lab: Lab) -> tuple[str, str]:
-        return lab.capacity, "" if lab.capacity == "spot" else lab.instance_type
+    def like(lab: Lab) -> bool:
+        return lab.capacity == short.capacity and lab.types == short.types
 
-    order = list(dict.fromkeys(map(group, tries)))
-    return sorted(tries, key=lambda lab: (order.index(group(lab)), not (lab.zone and lab.zone in after)))
+    first = [lab for lab in tries if like(lab) and lab.zone and lab.zone in after]
+    return first + [lab for lab in tries if lab not in first]

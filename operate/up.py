@@ -1,6 +1,7 @@
 """Bring a lab up: look before, choose the zone, deploy, count the nodes, and where EC2 is short try the next place."""
 
 import json as documents
+import re
 import time
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -14,16 +15,20 @@ from labs.prices import dollars
 from operate import attempts, budget
 from operate.account import Account
 from operate.attempts import Attempt
-from operate.deadline import Deadline, read_deadline, set_deadline
+from operate.bill import Frozen, frozen_cost, line
+from operate.deadline import Deadline, deadline_of_stack, set_deadline
 from operate.deploy import deploy, failures, is_shortage
 from operate.nodes import find_nodes, fleet_errors
 from operate.preflight import Preflight, preflight
 from operate.problem import Problem
+from operate.quote import Quotes, told
 from operate.screen import Screen
 from operate.stack import Stack, find_stack
 from operate.standing import USABLE, demand_mine, owner_of
 from operate.teardown import teardown
 from operate.wish import Wish
+
+_COUNTED = re.compile(r"\d+ of \d+ nodes")
 
 
 @dataclass(kw_only=True)
@@ -37,6 +42,14 @@ class Course:
     look: Preflight | None = None
     up: Lab | None = None
     deadline: Deadline | None = None
+    frozen: Frozen | None = None
+    """The price of what stands."""
+    ran_on: str = ""
+    """Types of the nodes that came up: of a fleet's, the one it took."""
+    quotes: Quotes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.quotes = Quotes(self.account, self.wish.lab.types)
 
     @property
     def spent(self) -> float:
@@ -46,11 +59,11 @@ class Course:
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         up = self.up
-        price = self.wish.price(up, self.account.region) if up else None
         return {
             "stack": self.wish.lab.stack, "up": up is not None, "zone": up.zone if up else None,
-            "nodes": up.nodes if up else 0, "instance_type": up.instance_type if up else None,
-            "capacity": up.capacity if up else None, "usd_per_hour": price,
+            "nodes": up.nodes if up else 0, "instance_type": self.ran_on or None,
+            "capacity": up.capacity if up else None,
+            "usd_per_hour": self.frozen["usd_per_hour"] if self.frozen else None,
             "deadline": self.deadline.at.isoformat() if self.deadline else None,
             "attempts": [one.as_json() for one in self.tries],
             "preflight": self.look.as_json() if self.look else None,
@@ -74,10 +87,8 @@ def bring_up(account: Account, wish: Wish, screen: Screen, *, json: bool) -> Non
             screen.console.print(attempts.table(course.tries))
         if json:
             print(documents.dumps(course.as_json(), indent=1, default=str))
-    assert course.up is not None
     if not json:
-        for line in _standing_lines(course, course.up):
-            screen.note(line)
+        _show(course)
 
 
 def _run(course: Course) -> None:
@@ -105,11 +116,11 @@ def _run(course: Course) -> None:
         course.tries.append(made)
         if made.outcome == "up":
             course.up = one
-            course.deadline = _set_deadline(course, one)
+            _settle(course, one)
             return
         if stack or made.outcome == "failed":
             raise Problem(f"{lab.stack} did not come up: {made.why}", _remedy(lab, made, stands=stack is not None))
-        left = attempts.hinted(left, made.why)
+        left = attempts.hinted(left, one, made.why)
     tried = len(course.tries)
     raise Problem(
         f"{lab.stack} did not come up: no capacity in {tried} {'try' if tried == 1 else 'tries'}, and nothing is left "
@@ -122,7 +133,8 @@ def _run(course: Course) -> None:
 def _try(course: Course, lab: Lab, *, stands: bool) -> Attempt:
     """Deploy once. Where not all nodes come up, everything is taken away again, unless it stood before."""
     account, screen, wish = course.account, course.screen, course.wish
-    price = wish.price(lab, account.region)
+    cost = course.quotes.cost(lab)
+    price = cost.usd_per_hour
     where = lab.zone or "the region's first zone"
     began, since = time.monotonic(), account.now()
 
@@ -137,9 +149,8 @@ def _try(course: Course, lab: Lab, *, stands: bool) -> Attempt:
         if not course.tries:
             raise
         return ended("left out", problem.cause)
-    total = None if price is None else price * lab.ttl_hours
-    screen.note(f"{lab.stack}: {lab.nodes} × {' or '.join(lab.types)}, {lab.capacity}, in {where}; {dollars(price)}/h, "
-                f"{dollars(total)} for {lab.ttl_hours:g} h")  # fmt: skip
+    screen.note(f"{lab.stack}: {lab.nodes} × {' or '.join(lab.types)}, {lab.capacity}, in {where}; "
+                f"{told(cost, lab.ttl_hours)}")  # fmt: skip
     done = deploy(account, lab, screen, notify=wish.notify)
     stack = find_stack(account, lab.stack)
     if done.code == 0 and stack:
@@ -200,33 +211,36 @@ def as_it_stands(account: Account, stack: Stack, lab: Lab, given: frozenset[str]
     return lab.override(**fields)
 
 
-def _set_deadline(course: Course, lab: Lab) -> Deadline:
-    """The lab's deadline: its time to live or its capacity block's end, or sooner where the budget is spent."""
+def _settle(course: Course, lab: Lab) -> None:
+    """Freeze the price of what stands, and bring its deadline forward to where the budget is spent."""
     account, wish = course.account, course.wish
-    now = read_deadline(account, lab.stack)  # which its capacity block bounds already
-    if wish.budget is None:
-        return now
     stack = find_stack(account, lab.stack)
     assert stack is not None
-    hours = budget.hours_of(wish.budget - course.spent, lab, wish.price(lab, account.region))
-    at = stack.created + timedelta(hours=hours)
-    if at > now.at:
-        course.screen.note(
-            f"{dollars(wish.budget)} would last until {at:%Y-%m-%d %H:%M} UTC; it ends before (fab extend)"
-        )
-    return set_deadline(account, lab.stack, at)
+    course.ran_on = " and ".join(sorted({node.instance_type for node in find_nodes(account, lab.stack)}))
+    course.frozen = frozen_cost(account, stack)
+    course.deadline = deadline_of_stack(account, stack)
+    if wish.budget is None:
+        return
+    price = course.frozen["usd_per_hour"]
+    if price is None:  # AWS did not tell all that stands
+        price = course.quotes.cost(lab).usd_per_hour
+    at = stack.created + timedelta(hours=budget.hours_of(wish.budget - course.spent, lab, price))
+    if at > course.deadline.at:
+        course.screen.note(f"{dollars(wish.budget)} would last until {at:%Y-%m-%d %H:%M} UTC; fab extend moves the end")
+    course.deadline = set_deadline(account, lab.stack, at)
 
 
-def _standing_lines(course: Course, lab: Lab) -> list[str]:
-    price, deadline = course.wish.price(lab, course.account.region), course.deadline
-    lines = [f"{lab.stack} is up in {lab.zone or 'the first zone'}: {lab.nodes} × {lab.instance_type}, {lab.capacity}, "
-             f"{dollars(price)}/h"]  # fmt: skip
-    if deadline:
-        hours = deadline.left.total_seconds() / 3600
-        most = "" if price is None else f", at most {dollars(price * hours)} from now"
-        lines.append(f"{deadline}{most}")
-    return [*lines, f"fab nodes --lab {lab.number}{_named(lab)}, then fab run-lab; "
-                    f"fab teardown --lab {lab.number}{_named(lab)} ends it"]  # fmt: skip
+def _show(course: Course) -> None:
+    """What stands, in three lines."""
+    lab, frozen, deadline = course.up, course.frozen, course.deadline
+    assert lab is not None
+    assert frozen is not None
+    assert deadline is not None
+    note = course.screen.note
+    note(f"{lab.stack} is up in {lab.zone or 'the first zone'}: {lab.nodes} × {course.ran_on}, {lab.capacity}")
+    note(line(frozen, deadline))
+    note(f"next: fab nodes --lab {lab.number}{_named(lab)}, fab run-lab --lab {lab.number}{_named(lab)}; "
+         f"fab teardown --lab {lab.number}{_named(lab)} ends it")  # fmt: skip
 
 
 def _named(lab: Lab) -> str:
@@ -234,10 +248,13 @@ def _named(lab: Lab) -> str:
 
 
 def _remedy(lab: Lab, made: Attempt, *, stands: bool) -> str:
+    which = f"--lab {lab.number}{_named(lab)}"
+    if stands and _COUNTED.match(made.why):
+        return f"nodes that are lost do not come back: fab teardown {which}, then fab up {which}"
     if stands:
-        return f"what stood before is kept: fab nodes --lab {lab.number}{_named(lab)}"
+        return f"what stood before is kept: fab nodes {which}"
     if "VcpuLimitExceeded" in made.why or "MaxSpotInstanceCountExceeded" in made.why:
-        return f"nothing is left of it; fab preflight --lab {lab.number} names the quota and the request"
+        return f"nothing is left of it; fab preflight {which} names the quota and the request"
     return "nothing is left of it; correct that and try again"
 
 
@@ -253,8 +270,9 @@ def _interrupted(course: Course) -> Problem:
     if stack is None:
         return Problem(f"interrupted: there is no {lab.stack}, so nothing bills", "run the same command again",
                        exit_code=130)  # fmt: skip
+    going = ", CloudFormation goes on with it" if stack.status.endswith("_IN_PROGRESS") else ""
     return Problem(
-        f"interrupted: {lab.stack} stands ({stack.status}), CloudFormation goes on with it, and it may bill",
+        f"interrupted: {lab.stack} stands ({stack.status}){going}, and it may bill",
         f"{end} takes it away, fab up goes on; else the guard ends it "
         f"{lab.ttl_hours:g} h after {stack.created:%H:%M} UTC",
         exit_code=130,

@@ -28,10 +28,6 @@ class Wish:
     force: bool = False
     """Go on where the preflight fails."""
 
-    def price(self, lab: Lab, region: str) -> float | None:
-        """Dollars an hour of a lab that stands; None where it is not known."""
-        return cost_of(lab, region=region).usd_per_hour
-
     def check(self) -> None:
         """Refuse a budget that buys too little, before any account is asked.
 

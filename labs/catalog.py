@@ -218,6 +218,8 @@ def _demand(holds: bool, field: str, value: object, allowed: str) -> None:
         raise ValueError(f"{field}={value!r} is not allowed: write {allowed}")
 
 
+_BANDWIDTH = Workload(name="bandwidth", module="workloads.bandwidth")
+_ROOFLINE = Workload(name="roofline", module="workloads.roofline")
 _GEMM = Workload(name="gemm", module="workloads.gemm")
 _GENERATE = Workload(name="generate", module="workloads.generate")
 _DDP = Workload(name="ddp", module="workloads.ddp", scope="cluster")
@@ -227,7 +229,7 @@ LABS: dict[int, Lab] = {
     lab.number: lab
     for lab in (
         Lab(number=0, title="First light: one model on one GPU", workloads=(_GENERATE,)),
-        Lab(number=1, title="One GPU to its roof", workloads=(_GEMM, _GENERATE)),
+        Lab(number=1, title="One GPU to its roof", workloads=(_BANDWIDTH, _GEMM, _ROOFLINE, _GENERATE)),
         Lab(number=2, title="Four GPUs, one node", instance_type="g6.12xlarge",
             workloads=(_COLLECTIVES, _DDP)),
         Lab(number=3, title="Two nodes, one cluster", nodes=2, instance_type="g6.12xlarge", storage="scratch",

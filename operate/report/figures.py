@@ -14,13 +14,17 @@ from xml.etree.ElementTree import Element
 
 from labs.results import Record
 from operate.report.allreduce import allreduce
+from operate.report.bandwidth import bandwidth
 from operate.report.folder import Part
 from operate.report.generation import generation
+from operate.report.operations import operations
 from operate.report.roofline import roofline
 from operate.report.training import training
 
 _FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
+    "bandwidth": bandwidth,
     "gemm": roofline,
+    "roofline": operations,
     "generate": generation,
     "ddp": training,
     "collectives": allreduce,

@@ -14,17 +14,52 @@ class Lesson:
 
 
 LESSONS = {
+    "bandwidth": Lesson(
+        title="Memory bandwidth",
+        physics=(
+            "A program that does little with each byte waits for memory: its time is at least bytes ÷ bandwidth, and "
+            "nothing in the arithmetic changes that. A copy moves each array once in and once out, a triad moves "
+            "three. While the arrays fit in the cache the rate is the cache's; past it, the memory's. Guess before "
+            "you look: by what factor do the two differ here?"
+        ),
+        look=(
+            "The level at the right end is the measured ceiling: hold a decoder's tokens per second against the read "
+            "figure, not against the datasheet, and against the best of the reading kernels, or it may come out above "
+            "100 %. What is missing to the datasheet is refresh and turnaround between reads and writes: a GPU "
+            "reaches some 93 % reading and 87 % in a triad. A smaller dtype is the next step: the same bytes, more "
+            "numbers."
+        ),
+    ),
     "gemm": Lesson(
         title="Matrix multiplication",
         physics=(
             "Multiplying an m×k by a k×n matrix takes 2·m·n·k FLOPs and moves at least (m·k + k·n + m·n) elements. "
             "FLOPs per byte is the arithmetic intensity. Left of the ridge, where intensity is low, memory sets the "
-            "roof: bandwidth × intensity. Right of it the arithmetic units do, and no better code gets past them."
+            "roof: bandwidth × intensity. Right of it the arithmetic units do, and no better code gets past them. "
+            "There the shape decides what is reached: tiles that fill all SMs in whole waves, one row more and a wave "
+            "is nearly empty. A burst at boost clock and what the power cap sustains are two numbers."
         ),
         look=(
             "Skinny shapes (one row is the decode of a language model) belong on the slope, square ones on the flat "
             "part. A point far below the line has something to gain in the kernel; a point on it gains only from "
-            "fewer bytes or a smaller dtype."
+            "fewer bytes or a smaller dtype. The row called best of a search was measured after the search, by samples "
+            "that chose nothing. A burst may pass the datasheet's peak, which is stated below the top clock; only "
+            "above the top clock's peak is a value an error."
+        ),
+    ),
+    "roofline": Lesson(
+        title="The model under its roof",
+        physics=(
+            "Every operation has an intensity, FLOPs per byte, before anything runs: so its shortest time is known, "
+            "max(FLOPs ÷ peak, bytes ÷ bandwidth), by the ceilings that this very machine just showed. Decoding one "
+            "token multiplies every weight by one row, about one FLOP per byte in bf16: far left of the ridge. A "
+            "prompt of many tokens uses each weight for all of them: right of it. Guess the time of gate-up in both."
+        ),
+        look=(
+            "Rows up to the ridge cost what one row costs: a batch of 16 for the price of one. Unfused, a chain of "
+            "any length stays at one intensity; fused it climbs, for the bytes stay the same. In the tables the gaps "
+            "are in named milliseconds, largest first worth mending; the sum is what a step takes without any "
+            "overhead, so that what generation takes beyond it is launches, Python and small kernels."
         ),
     ),
     "generate": Lesson(

@@ -20,6 +20,8 @@ _BYTES = {"fp64": 8, "fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8
 @dataclass(frozen=True, kw_only=True)
 class _Point:
     dtype: str
+    series: str
+    """The dtype, and the regime where it is not a burst."""
     node: str
     device: str
     name: str
@@ -76,12 +78,17 @@ def _points(record: Record) -> list[_Point]:
         intensity = _intensity(row)
         if intensity is not None and row.unit == "FLOP/s" and row.value > 0:
             point = _Point(
-                dtype=label(str(row.config.get("dtype", ""))), node=label(record.node), name=row.name,
-                device=label(record.machine.device), intensity=intensity, value=row.value,
+                dtype=label(str(row.config.get("dtype", ""))), series=_series(row), name=row.name,
+                node=label(record.node), device=label(record.machine.device), intensity=intensity, value=row.value,
                 roof=row.roof.value if row.roof else None, suspect=row.suspect,
             )  # fmt: skip
             found.append(point)
     return found
+
+
+def _series(row: Measurement) -> str:
+    regime = str(row.config.get("regime", "burst"))
+    return label(f"{row.config.get('dtype', '')} {'' if regime == 'burst' else regime}".strip())
 
 
 def _intensity(row: Measurement) -> float | None:
@@ -130,15 +137,15 @@ def _draw(sheet: Sheet, points: Sequence[_Point], lines: Sequence[_Line]) -> Non
     log_axis(axes.yaxis, 10, "FLOP/s", ticks=5)
     axes.set_xlim(left, right)
     _draw_lines(axes, lines, left, right)
-    dtypes = list(dict.fromkeys(point.dtype for point in points))
+    kinds = list(dict.fromkeys(point.series for point in points))
     nodes = list(dict.fromkeys(point.node for point in points))
-    for (kind, dtype), (place, node) in product(enumerate(dtypes), enumerate(nodes)):
-        mine = [point for point in points if (point.dtype, point.node) == (dtype, node)]
+    for (kind, series), (place, node) in product(enumerate(kinds), enumerate(nodes)):
+        mine = [point for point in points if (point.series, point.node) == (series, node)]
         style = {"markerfacecolor": "none", "markersize": 8 + 3 * place} if place else {"markeredgecolor": PAPER}
         axes.plot(
             [point.intensity for point in mine], [point.value for point in mine], MARKERS[kind % len(MARKERS)],
             color=SERIES[kind % len(SERIES)], markeredgewidth=1.8 if place else 1, zorder=4,
-            label=f"{dtype} {node}".strip() if len(nodes) > 1 else dtype, **style,
+            label=f"{series} {node}".strip() if len(nodes) > 1 else series, **style,
         )  # fmt: skip
     suspects = [point for point in points if point.suspect]
     axes.plot([point.intensity for point in suspects], [point.value for point in suspects], "o", markersize=16,
@@ -155,7 +162,7 @@ def _draw(sheet: Sheet, points: Sequence[_Point], lines: Sequence[_Line]) -> Non
     if not lines:
         note = "the roof is unknown: measured points only"
         axes.text(0.99, 0.04, note, transform=axes.transAxes, ha="right", color=MUTED)
-    if len(dtypes) * len(nodes) > 1:
+    if len(kinds) * len(nodes) > 1:
         axes.legend(loc="lower right" if lines else "upper left")
 
 

@@ -72,7 +72,14 @@ def _roof(row: Measurement, sources: _Sources) -> Element:
         (quantity(row.roof.value, row.unit), row.roof.source) if row.roof else ("unknown", row.no_roof_because)
     )
     kind = "" if row.roof else "unknown"
-    return el("td", el("span", text, el("sup", sources.letter(source)), class_=kind), data_label="Roof")
+    cell = el("td", el("span", text, el("sup", sources.letter(source)), class_=kind), data_label="Roof")
+    further = [(share(row.share_of(other)), other) for other in row.others]
+    further += [("at most", row.limit)] if row.limit else []
+    for said, other in further:
+        words = f"{said} {quantity(other.value, row.unit)}" if other is row.limit else (
+            f"{said} of {quantity(other.value, row.unit)}")  # fmt: skip
+        add(cell, el("span", words, el("sup", sources.letter(other.source)), class_="small"))
+    return cell
 
 
 def _of_roof(row: Measurement) -> Element:

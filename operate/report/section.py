@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from labs.results import Measurement, Record
+from labs.results import Measurement, Record, Roof
 from operate.report.element import Child, el
 from operate.report.figures import figures
 from operate.report.folder import Part
@@ -77,13 +77,13 @@ def _pair(rows: Sequence[Row]) -> Element:
 
 def _prediction(rows: Iterable[Row]) -> list[Element]:
     """What the roofs allow, before anything ran: a line for each unit and source."""
-    allowed: dict[tuple[str, str], list[Measurement]] = {}
+    allowed: dict[tuple[str, str], list[tuple[Measurement, Roof]]] = {}
     unknown: dict[str, dict[str, None]] = {}
     sent: dict[float, None] = {}
     for _, row in rows:
-        if row.roof:
-            allowed.setdefault((row.unit, row.roof.source), []).append(row)
-        else:
+        for roof in (row.roof,) if row.roof else row.others[:1]:
+            allowed.setdefault((row.unit, roof.source), []).append((row, roof))
+        if not row.roof:
             unknown.setdefault(row.no_roof_because, {})[row.name] = None
         if isinstance(row.config.get("predicted_bytes_per_rank"), int | float):
             sent[row.config["predicted_bytes_per_rank"]] = None
@@ -97,10 +97,17 @@ def _prediction(rows: Iterable[Row]) -> list[Element]:
     return lines
 
 
-def _allowed(unit: str, source: str, rows: Sequence[Measurement]) -> Element:
-    values = [row.roof.value for row in rows if row.roof]
+def _held(row: Measurement) -> float | None:
+    """Share of the roof, or where there is none of the first measured ceiling."""
+    if row.fraction is None and row.others:
+        return row.share_of(row.others[0])
+    return row.fraction
+
+
+def _allowed(unit: str, source: str, rows: Sequence[tuple[Measurement, Roof]]) -> Element:
+    values = [roof.value for _, roof in rows]
     low, high = min(values), max(values)
-    names = list(dict.fromkeys(row.name for row in rows))
+    names = list(dict.fromkeys(row.name for row, _ in rows))
     text = quantity(low, unit) if low == high else f"{quantity(low, unit)} to {quantity(high, unit)}"
     of = f" ({names[0]})" if len(names) == 1 else f" ({len(names)} rows)"
     return el(
@@ -110,7 +117,8 @@ def _allowed(unit: str, source: str, rows: Sequence[Measurement]) -> Element:
 
 def _measurement(rows: Sequence[Row]) -> list[Element]:
     """The row nearest to its roof and the one farthest from it, or without roofs the largest of each unit."""
-    bounded = [(row.fraction, record, row) for record, row in rows if row.fraction and not row.suspect]
+    held = [(_held(row), record, row) for record, row in rows if not row.suspect]
+    bounded = [(fraction, record, row) for fraction, record, row in held if fraction and (row.roof or fraction <= 1)]
     if bounded:
         nearest = max(bounded, key=lambda entry: entry[0])
         farthest = min(bounded, key=lambda entry: entry[0])

@@ -45,7 +45,7 @@ class ScriptedAccount(Account):
         self._heard = threading.local()  # a preflight asks from many threads
         _SCRIPTS.append(self)
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, region: str = "") -> Any:
         return _client(service)
 
     def now(self) -> datetime:

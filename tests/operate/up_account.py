@@ -60,14 +60,23 @@ def scores(**by_zone: int) -> dict[str, Any]:
     return {"SpotPlacementScores": rows}
 
 
-def prices(**by_zone: float) -> dict[str, Any]:
-    return {
-        "SpotPriceHistory": [
-            {"AvailabilityZone": f"us-east-1{zone}", "SpotPrice": str(price), "Timestamp": NOW - timedelta(hours=hours)}
-            for zone, now in by_zone.items()
-            for hours, price in ((1, now), (50, now * 2))
-        ]
-    }
+def prices(**by_zone: float):
+    """DescribeSpotPriceHistory: those prices now, twice as much two days ago."""
+
+    def answer(params: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "SpotPriceHistory": [
+                {
+                    "AvailabilityZone": f"us-east-1{zone}", "SpotPrice": str(price), "InstanceType": kind,
+                    "Timestamp": NOW - timedelta(hours=hours),
+                }
+                for kind in params["InstanceTypes"]
+                for zone, now in by_zone.items()
+                for hours, price in ((1, now), (50, now * 2))
+            ]
+        }  # fmt: skip
+
+    return answer
 
 
 def healthy(**more: Any) -> dict[str, Any]:

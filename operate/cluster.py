@@ -121,16 +121,17 @@ class Cluster:
                 cause = "; ".join(f"{name}: set-up {why}" for name, why in failed.items())
                 name = next(iter(failed))
                 step = failed[name].split(":")[1].strip()
-                raise Problem(cause, f"fab ssh --node {name} -- cat .rooflab/boot/{step}.log, and read it")
+                raise Problem(cause, f"read its log by fab ssh --node {name} -- cat .rooflab/boot/{step}.log")
             waiting = [name for name, fact in facts.items() if fact.ready != "ok"] if self.target == "stack" else []
             if not waiting:
                 break
             if time.monotonic() - began >= _SETUP_S:
                 raise Problem(
                     f"{', '.join(waiting)} did not finish setting up within {_SETUP_S / 60:.0f} min",
-                    f"fab ssh --node {waiting[0]} -- tail -n 5 .rooflab/boot/*.log, and see which step goes on",
+                    f"see how far it is by fab ssh --node {waiting[0]} -- tail -n 5 .rooflab/boot/*.log",
                 )
-            say(f"to set themselves up: {', '.join(waiting)}")
+            done = {name: list(facts[name].took)[-1:] for name in waiting}
+            say(f"to set themselves up: {', '.join(' after '.join([name, *step]) for name, step in done.items())}")
             sleep(5)
             for name, result in self.shells.each(probe_command(self.place), among=tuple(waiting)).items():
                 if isinstance(result, Outcome):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labs import names
-from stacks.permissions import LOOK, REMOVE
+from stacks.permissions import ADOPT, LOOK, REMOVE
 
 _LABS = "Lab?Stack*"
 _GUARD = names.GUARD_STACK
@@ -143,7 +143,7 @@ GRANTS = (
     Grant(
         sid="Make",
         reason="What a lab is made of, if it carries the lab's tag from its first moment.",
-        actions=(*_MAKE, "ec2:CreateTags", "fsx:TagResource"),
+        actions=(*_MAKE, *ADOPT),
         where=AS_OURS,
     ),
     Grant(

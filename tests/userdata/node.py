@@ -1,11 +1,12 @@
 """A root directory in which boot files run for real; stand-ins only for commands that need hardware or AWS."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from stacks.boot import spare
 
 FOLDER = Path(__file__).resolve().parents[2] / "userdata"
 SCRIPTS = sorted(FOLDER.glob("*.sh"))
@@ -24,7 +25,7 @@ class Node:
         for folder in ("opt/rooflab", "home/ubuntu", "bin", "etc"):
             (self.root / folder).mkdir(parents=True)
         for script in SCRIPTS:
-            shutil.copy(script, self.here / script.name)
+            (self.here / script.name).write_text(spare(script.read_text()))
         for command in PASSIVE:
             self.command(command, "")
         self.command("dpkg-query", "exit 1")

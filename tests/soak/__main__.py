@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 from tests.soak import home
 from tests.soak.plan import plan
@@ -22,9 +23,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--life", type=int, help="this one alone")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--folder", type=Path, help="where it keeps what it does; .rooflab/soak/seedN of the clone")
     parser.add_argument("--afresh", action="store_true", help="forget the lives that are over")
     given = parser.parse_args()
-    folder = home.ROOT / ".rooflab" / "soak" / f"seed{given.seed}"
+    folder: Path = given.folder or home.ROOT / ".rooflab" / "soak" / f"seed{given.seed}"
     if given.afresh:
         shutil.rmtree(folder, ignore_errors=True)
     soak = Soak(folder, given.seed)

@@ -61,8 +61,8 @@ class _Steps:
         def counted_each(shells: Any, *given: Any, **named: Any) -> Any:
             return self.step(lambda: each(shells, *given, **named))
 
-        setattr(URLLib3Session, "send", counted_send)
-        setattr(Shells, "each", counted_each)
+        for owner, name, counted in ((URLLib3Session, "send", counted_send), (Shells, "each", counted_each)):
+            setattr(owner, name, counted)
 
 
 def live(plan: Plan, lab: Deployable, home: Path, ledger: Path) -> int:

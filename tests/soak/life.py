@@ -104,7 +104,7 @@ class Place:
         causes = tuple(match[1].strip() for line in told if (match := _CAUSE.match(line)))
         wrote, lost = self._lost(account, ledger, folder, struck)
         return Verdict(
-            number=plan.number, plan=str(plan), left=left, lost=lost, unnamed=tuple(_unnamed(told)), causes=causes,
+            number=plan.number, plan=str(plan), left=left, lost=lost, unnamed=tuple(unnamed(told)), causes=causes,
             faults=tuple(f"{row['fault']}: {row['did']}" for row in struck if row["struck"]), killed=killed,
             records=wrote, seconds=round(time.monotonic() - began, 2),
         )  # fmt: skip
@@ -155,7 +155,8 @@ class Place:
         return wrote, tuple(lost)
 
 
-def _unnamed(lines: list[str]) -> Iterator[str]:
+def unnamed(lines: list[str]) -> Iterator[str]:
+    """Of what a client said, the failures that name no cause."""
     for line in lines:
         if line.startswith("problem: ") and not _PROBLEM.match(line):
             yield line[:300]

@@ -117,14 +117,19 @@ def open_line(ssm: Any, instance: str, port: int, *, profile: str = "") -> Line:
                 said[:] = [line.decode("utf-8", "replace").strip() or "".join(said)]
         process.wait()
 
-    threading.Thread(target=watch, name=f"session-{instance}", daemon=True).start()
+    watcher = threading.Thread(target=watch, name=f"session-{instance}", daemon=True)
+    watcher.start()
+
+    def why() -> str:
+        watcher.join(timeout=1)  # where the plugin has ended, its last words are about to be read
+        return "".join(said)
 
     def close() -> None:
         near.close()
         if process.poll() is None:
             process.terminate()
 
-    return Line(socket=near, why=lambda: "".join(said), close=close)
+    return Line(socket=near, why=why, close=close)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ costs some 40 ms a command. Both are put right here.
 """
 
 import base64
+import logging
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ _KEEPALIVE_S = 15
 _PAUSES_S = (0.5, 1.5)
 """Before the second and the third try of a connection that was dropped."""
 _NEAR_S = 5.0
+_SILENT = logging.NullHandler()
 _PORTION = 1 << 18
 _BOOTING = "is it still booting? try again"
 
@@ -44,6 +46,7 @@ class RemoteShell:
     """One node's bash over one SSH connection, opened when first needed and again when it broke."""
 
     def __init__(self, node: Node, connection: Connection, way: Way) -> None:
+        logging.getLogger("paramiko").addHandler(_SILENT)  # else its threads print tracebacks of what is told here
         self.node = node
         self._connection = connection
         self.way = way
@@ -232,8 +235,10 @@ class RemoteShell:
                 raise Dropped(f"{where} cannot be reached ({said})", _BOOTING) from None
             if isinstance(error, OSError) and not isinstance(error, ConnectionError):
                 raise self._silent(where, error) from None
+            if time.monotonic() - self._since >= CONNECT_S:
+                raise Unreachable(f"{where} accepts connections and says nothing", _BOOTING) from None
             raise Dropped(
-                f"{where} speaks no SSH ({_reason(error)}; tried {len(_PAUSES_S) + 1} times)", _BOOTING
+                f"{where} drops connections ({_reason(error)}; tried {len(_PAUSES_S) + 1} times)", _BOOTING
             ) from None
 
     def _silent(self, where: str, error: Exception) -> Unreachable:

@@ -3,13 +3,16 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Thread
 from types import TracebackType
 from typing import Protocol, Self
 
 from operate.problem import Problem
+
+_LOOK_S = 0.2
+"""A signal that comes just before an endless wait would not end it."""
 
 
 class Unreachable(Problem):
@@ -116,7 +119,6 @@ class Shells:
 
     def __init__(self, shells: Mapping[str, Shell]) -> None:
         self.shells = dict(shells)
-        self._pool = ThreadPoolExecutor(max_workers=max(1, len(shells)), thread_name_prefix="shell")
 
     def __enter__(self) -> Self:
         return self
@@ -130,7 +132,6 @@ class Shells:
         """Let go of every connection, whatever still runs on it."""
         for shell in self.shells.values():
             shell.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def each(
         self,
@@ -158,7 +159,36 @@ class Shells:
 
         if len(names) == 1:  # a thread would only cost
             return {names[0]: one(names[0])}
-        return dict(zip(names, self._pool.map(one, names), strict=True))
+        return _at_once(one, names)
+
+
+def _at_once(one: Callable[[str], Outcome | Problem], names: Sequence[str]) -> Results:
+    """`one` of every name, each in a thread of its own.
+
+    Not concurrent.futures: Python waits for its threads before it ends, so that Ctrl-C would seem to hang for as long
+    as a connection attempt may take.
+    """
+    done: dict[str, Outcome | Problem | BaseException] = {}
+
+    def work(name: str) -> None:
+        try:
+            done[name] = one(name)
+        except BaseException as error:  # handed to the caller, who raises it
+            done[name] = error
+
+    threads = [Thread(target=work, args=(name,), name=f"shell-{name}", daemon=True) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(_LOOK_S)
+    results: Results = {}
+    for name in names:
+        result = done[name]
+        if isinstance(result, BaseException) and not isinstance(result, Problem):
+            raise result
+        results[name] = result
+    return results
 
 
 def demand(results: Results, doing: str, remedy: str) -> dict[str, Outcome]:

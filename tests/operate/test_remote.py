@@ -1,8 +1,14 @@
 """Shells over SSH: pinned keys, clear failures, and no wait without an end."""
 
+import os
+import signal
 import socket
 import subprocess
+import sys
+import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +16,9 @@ from operate.nodes import Node
 from operate.problem import Problem
 from operate.remote import RemoteShell
 from operate.shell import Outcome, Unreachable, demand, failures
-from tests.operate.conftest import shells_to
+from tests.operate.conftest import Machine, shells_to
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_command_gives_its_code_and_both_streams_and_takes_stdin(machines, cluster_of):
@@ -109,6 +117,95 @@ def test_commands_on_several_nodes_run_at_the_same_time(machines, cluster_of):
     began = time.monotonic()
     shells.each("sleep 0.5")
     assert time.monotonic() - began < 1.5
+
+
+def test_ctrl_c_while_connecting_ends_at_once(tmp_path):
+    """Also where several machines that accept connections but say nothing are waited for."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        hosts = ",".join(f"me@127.0.0.1:{line.getsockname()[1]}" for line in (one, two))
+        verb = subprocess.Popen(
+            [Path(sys.executable).with_name("fab"), "run", "--hosts", hosts, "--", "true"],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env={**os.environ, "HOME": str(tmp_path)},
+        )  # fmt: skip
+        one.settimeout(60)
+        two.settimeout(60)
+        with one.accept()[0], two.accept()[0]:
+            began = time.monotonic()
+            verb.send_signal(signal.SIGINT)
+            _, said = verb.communicate(timeout=60)
+    assert time.monotonic() - began < 5, "the handshake alone would take 10 s"
+    assert (verb.returncode, said) == (
+        130, "problem: interrupted while waiting for the nodes: run the same command again\n",
+    )  # fmt: skip
+
+
+def flapping(key: Path, machine: Machine, drops: int) -> tuple[RemoteShell, socket.socket, list[int]]:
+    """A shell to `machine` by a door that drops so many connections before it lets one through."""
+    door = socket.create_server(("127.0.0.1", 0))
+    tried: list[int] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                line, _ = door.accept()
+            except OSError:
+                return
+            tried.append(1)
+            with line:
+                if len(tried) > drops:
+                    pump(line, machine.node.port)
+
+    threading.Thread(target=serve, daemon=True).start()
+    node = replace(machine.node, port=door.getsockname()[1])
+    return RemoteShell.to_node(node, host_keys=[machine.host_key], key=key), door, tried
+
+
+def pump(line: socket.socket, port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as there:
+
+        def back() -> None:
+            while data := there.recv(65536):
+                line.sendall(data)
+
+        threading.Thread(target=back, daemon=True).start()
+        while data := line.recv(65536):
+            there.sendall(data)
+
+
+def test_a_node_whose_sshd_drops_the_first_connections_is_tried_again(machines, key, monkeypatch):
+    monkeypatch.setattr("operate.remote._PAUSES_S", (0, 0))
+    (machine,) = machines(1)
+    shell, door, tried = flapping(key, machine, 2)
+    with door:
+        assert shell.run("echo up").text == "up"
+        assert len(tried) == 3
+        shell.close()
+
+
+def test_a_node_whose_sshd_drops_every_connection_is_told_in_one_line(machines, key, monkeypatch):
+    monkeypatch.setattr("operate.remote._PAUSES_S", (0, 0))
+    (machine,) = machines(1)
+    shell, door, tried = flapping(key, machine, 99)
+    with door:
+        told = r"^node0 \(127.0.0.1 port \d+\) drops connections \(.*tried 3 times\): is it still booting\? try again$"
+        with pytest.raises(Unreachable, match=told):
+            shell.run("true")
+    assert len(tried) == 3
+
+
+def test_a_machine_that_says_nothing_is_one_line_and_no_traceback(tmp_path):
+    wait = "import operate.way as way; way.CONNECT_S = 1.0; from fabric.main import program; program.run()"
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        words = ["fab", "run", "--hosts", f"me@127.0.0.1:{door.getsockname()[1]}", "--wait", "0", "--", "true"]
+        command = f"import sys; sys.argv = {words!r}; {wait}"
+        done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=False,
+                              env={**os.environ, "HOME": str(tmp_path)})  # fmt: skip
+        where = f"127.0.0.1 port {door.getsockname()[1]}"
+    assert done.stderr == (
+        f"problem: node0 could not answer (node0 ({where}) accepts connections and says nothing): "
+        "is it still booting? try again\n"
+    )
 
 
 def test_a_host_keeps_its_name_where_ssh_config_names_known_hosts_files(tmp_path, monkeypatch):

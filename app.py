@@ -70,7 +70,7 @@ def _public_key(app: App) -> str:
 
 def main() -> int:
     """Synthesise the app; what `cdk` runs."""
-    app = App(analytics_reporting=False, tree_metadata=False)
+    app = App(analytics_reporting=False, tree_metadata=False, stack_traces=False)
     try:
         build(app)
     except ValueError as error:

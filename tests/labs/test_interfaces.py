@@ -1,18 +1,19 @@
-"""Interface layout of every type that is known, against EC2's own rules; each count of EFAs that a type takes."""
+"""Interface layout against EC2's own rules: every known type with each count of EFAs, and types to come."""
 
 from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from labs.instances import InstanceType, instance_type, instance_types
+from labs.instances import InstanceType, NetworkCard, instance_type, instance_types
 from labs.interfaces import Interface, layout, types_with_efa
 
 EVERY = [(kind, efas) for kind in instance_types().values() for efas in range(kind.efas + 1)]
 IDS = [f"{kind.name}-{efas}" for kind, efas in EVERY]
 
 
-@pytest.mark.parametrize(("kind", "efas"), EVERY, ids=IDS)
-def test_obeys_the_rules_of_ec2(kind: InstanceType, efas: int) -> None:
+def demand_the_rules_of_ec2(kind: InstanceType, efas: int) -> None:
     found = layout(kind, efas)
     with_efa = [one for one in found if one.kind != "interface"]
 
@@ -25,6 +26,32 @@ def test_obeys_the_rules_of_ec2(kind: InstanceType, efas: int) -> None:
         assert one.card < len(kind.cards)
         assert one.device < kind.cards[one.card].interfaces
         assert one.kind == "interface" or kind.cards[one.card].efa, "EFA only where the card has it"
+    if efas == 1 and kind.cards[0].efa:
+        assert found == (Interface(card=0, device=0, kind="efa"),), "a public address stays possible"
+
+
+@pytest.mark.parametrize(("kind", "efas"), EVERY, ids=IDS)
+def test_every_type_obeys_the_rules_of_ec2(kind: InstanceType, efas: int) -> None:
+    demand_the_rules_of_ec2(kind, efas)
+
+
+@st.composite
+def types_to_come(draw: st.DrawFn) -> tuple[InstanceType, int]:
+    """A type of any shape that EC2 has so far, and how many EFAs of it a lab wants.
+
+    A first card that takes an EFA holds two interfaces or more: of all types, p5.48xlarge has the fewest.
+    """
+    first = NetworkCard(interfaces=draw(st.integers(2, 15)), efa=draw(st.booleans()))
+    others = draw(st.lists(st.builds(NetworkCard, interfaces=st.integers(1, 15), efa=st.booleans()), max_size=40))
+    efas = draw(st.integers(0, sum(card.efa for card in (first, *others))))
+    facts = {"name": "x1.large", "vcpus": 8, "memory_mib": 1024, "gpus": 1, "gpu": "X", "gpu_memory_mib": 1024}
+    sold = {"gbps": 100.0, "nvme_gb": 0, "burstable": False, "capacity_block": False, "usd_per_hour": None}
+    return InstanceType(**facts, **sold, cards=(first, *others), efas=efas), draw(st.integers(0, efas))  # type: ignore[arg-type]
+
+
+@given(types_to_come())
+def test_a_type_to_come_obeys_them_too(case: tuple[InstanceType, int]) -> None:
+    demand_the_rules_of_ec2(*case)
 
 
 @pytest.mark.parametrize(("kind", "efas"), EVERY, ids=IDS)

@@ -1,8 +1,11 @@
 """Templates of many labs from one CDK app, and what the policies ask of them."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,9 @@ FLAGS: dict[str, Any] = {
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0Rj7jcTmhZ9aRk1tQ0V1wYf3m3o8G1uY4m0yqZ0Q1x someone@example"
 TYPES = ("t3.medium", "c7i.4xlarge", "g6.xlarge", "g6.12xlarge", "g6e.24xlarge", "p4d.24xlarge", "p5.4xlarge",
          "p5.48xlarge", "p5en.48xlarge", "p6-b300.48xlarge")  # fmt: skip
+ACCESS = ("auto", "eice", "ssm")
+EVERY_WAY = (1, 3, 4)
+"""Labs that are tried with each; given a type and a capacity, 0 and 2 differ from 1 in their number only."""
 CAPACITIES = ("on-demand", "spot", "reservation:cr-0123456789abcdef0", "block:cr-0123456789abcdef0")
 Template = dict[str, Any]
 
@@ -36,16 +42,21 @@ class Synthesis:
     guard: Template
     folder: Path
 
+    def path(self, title: str) -> Path:
+        """Where the template of one lab lies; only where none was refused."""
+        assert not self.refused
+        return self.folder / f"Case{list(self.labs).index(title)}.template.json"
+
 
 def app_in(folder: Path, **context: object) -> App:
     """An empty app with the flags of cdk.json and the given context."""
     return App(outdir=str(folder), context={**FLAGS, **context}, analytics_reporting=False, tree_metadata=False)
 
 
-def synthesise(folder: Path, labs: Mapping[str, Mapping[str, object]], *, key: str = KEY) -> Synthesis:
+def synthesise(folder: Path, labs: Mapping[str, Mapping[str, object]], *, notify: str = "") -> Synthesis:
     """Synthesise labs; each value holds the lab's `number` and what overrides it."""
     app = app_in(folder)
-    guard = GuardStack(app, GUARD_STACK)
+    guard = GuardStack(app, GUARD_STACK, notify=notify)
     made: dict[str, tuple[Lab, str]] = {}
     refused: dict[str, str] = {}
     for index, (title, wanted) in enumerate(labs.items()):
@@ -53,7 +64,7 @@ def synthesise(folder: Path, labs: Mapping[str, Mapping[str, object]], *, key: s
         number = int(str(given.pop("number")))
         try:
             lab = LABS[number].override(**given)
-            LabStack(app, f"Case{index}", lab=lab, guard=guard, ssh_public_key=key)
+            LabStack(app, f"Case{index}", lab=lab, guard=guard, ssh_public_key=KEY)
         except ValueError as error:
             refused[title] = str(error)
         else:
@@ -63,6 +74,21 @@ def synthesise(folder: Path, labs: Mapping[str, Mapping[str, object]], *, key: s
         labs={title: (lab, read(folder, id)) for title, (lab, id) in made.items()},
         refused=refused,
         guard=read(folder, GUARD_STACK),
+        folder=folder,
+    )
+
+
+def synthesise_apart(folder: Path, labs: Mapping[str, Mapping[str, object]], *, processes: int) -> Synthesis:
+    """The same as `synthesise`, the labs dealt out to as many processes."""
+    titles = list(labs)
+    hands = [{title: labs[title] for title in titles[start::processes]} for start in range(processes)]
+    # Spawned, not forked: jsii's process and its pipes belong to one.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        parts = list(pool.map(synthesise, [folder / str(index) for index in range(processes)], hands))
+    return Synthesis(
+        labs={title: made for part in parts for title, made in part.labs.items()},
+        refused={title: reason for part in parts for title, reason in part.refused.items()},
+        guard=parts[0].guard,
         folder=folder,
     )
 
@@ -127,3 +153,35 @@ def resolve(value: Any, template: Template) -> str:
     if name == "Fn::Base64":
         return resolve(given, template)
     return f"<{given if isinstance(given, str) else '.'.join(given)}>"
+
+
+def yaml_bytes(template: Any) -> int:
+    """Size of a template as the CDK CLI sends it, in YAML: 0 to 1 % more than what `cdk synth` prints, never less."""
+    return _block(template, 0) - 1
+
+
+def _block(value: Any, indent: int) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(indent + len(key) + 1 + _after(part, indent) for key, part in value.items())
+    return 1 + sum(indent + 2 + _item(part, indent + 2) for part in value)
+
+
+def _after(value: Any, indent: int) -> int:
+    """What follows a key's colon."""
+    filled = isinstance(value, dict | list) and value
+    return _block(value, indent + 2) if filled else 1 + _scalar(value, indent + 2) + 1
+
+
+def _item(value: Any, indent: int) -> int:
+    """What follows a list's dash: the first line of a block stands beside it."""
+    filled = isinstance(value, dict | list) and value
+    return _block(value, indent) - 1 - indent if filled else _scalar(value, indent) + 1
+
+
+def _scalar(value: Any, indent: int) -> int:
+    if isinstance(value, bool):
+        return len(str(value))
+    text = str(value)
+    if "\n" in text:
+        return 2 + sum(indent + len(line.encode()) + 1 for line in text.rstrip("\n").split("\n"))
+    return len(text.encode()) + (2 if re.search(r"^$|^[\d.-]+$|^[*&!%@`\[{|>]|: | #", text) else 0)

@@ -4,23 +4,12 @@ import pytest
 
 from labs import names
 from labs.catalog import LABS
-from tests.stacks.synthesis import Synthesis, launch_data, of_type, synthesise
+from stacks.lab import price
+from tests.stacks.synthesis import Synthesis, launch_data, of_type, synthesise, waits_for
 
 
 def properties(template, kind):
     return [resource["Properties"] for resource in of_type(template, kind).values()]
-
-
-def test_each_stack_tells_what_it_was_meant_to_be(plain: Synthesis) -> None:
-    for number, kind in ((1, "g6.xlarge"), (3, "g6.12xlarge"), (4, "g6e.12xlarge")):
-        lab, template = plain.labs[f"lab{number}"]
-        outputs = {key: output["Value"] for key, output in template["Outputs"].items()}
-        assert outputs[names.Output.NODES] == str(lab.nodes)
-        assert outputs[names.Output.INSTANCE_TYPE] == kind
-        assert outputs[names.Output.CAPACITY] == lab.capacity
-        assert set(outputs) >= {names.Output.VPC, names.Output.SECURITY_GROUP}
-        assert (names.Output.FLEET in outputs) == (lab.capacity == "spot")
-        assert (names.Output.FILE_SYSTEM in outputs) == (lab.storage != "none")
 
 
 def test_nodes_are_instances_numbered_from_0(plain: Synthesis) -> None:
@@ -32,57 +21,63 @@ def test_nodes_are_instances_numbered_from_0(plain: Synthesis) -> None:
     ]
 
 
-def test_spot_is_one_fleet_that_comes_whole_or_not_at_all(matrix: Synthesis) -> None:
-    lab, template = matrix.labs["lab3 g6.12xlarge spot"]
-    assert not of_type(template, "AWS::EC2::Instance")
-    (fleet,) = properties(template, "AWS::EC2::EC2Fleet")
-    assert fleet["Type"] == "instant"
-    assert fleet["SpotOptions"] == {
-        "AllocationStrategy": "price-capacity-optimized", "InstanceInterruptionBehavior": "terminate",
-        "MinTargetCapacity": lab.nodes, "SingleAvailabilityZone": True, "SingleInstanceType": True,
-    }  # fmt: skip
-    assert fleet["TargetCapacitySpecification"] == {"TotalTargetCapacity": 2, "DefaultTargetCapacityType": "spot"}
-    (config,) = fleet["LaunchTemplateConfigs"]
-    assert config["Overrides"] == [{"InstanceType": "g6.12xlarge", "SubnetId": {"Ref": "Subnet"}}]
-    (interface,) = launch_data(template)[0]["NetworkInterfaces"]
-    assert "SubnetId" not in interface, "the override states it"
-    assert "InstanceMarketOptions" not in launch_data(template)[0], "the fleet states the market"
+def test_beyond_16_nodes_they_share_the_templates_name(varied: Synthesis) -> None:
+    """Their index is a tag of its own, and 64 names would not fit into a template."""
+    _, template = varied.labs["64 nodes"]
+    tags = [node["Tags"] for node in properties(template, "AWS::EC2::Instance")]
+    assert tags == [[{"Key": names.TAG_NODE, "Value": str(index)}] for index in range(64)]
+    (data,) = launch_data(template)
+    (instance,) = [one["Tags"] for one in data["TagSpecifications"] if one["ResourceType"] == "instance"]
+    assert {"Key": "Name", "Value": "Lab3Stack node"} in instance
+
+
+def test_a_changed_template_replaces_its_nodes(varied: Synthesis) -> None:
+    """They name its newest version, so a node never runs what its stack no longer says."""
+    for title in ("64 nodes", "two EFAs"):
+        _, template = varied.labs[title]
+        for node in properties(template, "AWS::EC2::Instance"):
+            made = node["LaunchTemplate"]["LaunchTemplateId"]["Ref"]
+            assert made in of_type(template, "AWS::EC2::LaunchTemplate")
+            assert node["LaunchTemplate"]["Version"] == {"Fn::Sub": f"${{{made}.LatestVersionNumber}}"}
+
+
+def test_a_fleet_takes_one_of_the_types_that_will_do(varied: Synthesis) -> None:
+    for title in ("alternatives", "alternatives without an address"):
+        lab, template = varied.labs[title]
+        (fleet,) = properties(template, "AWS::EC2::EC2Fleet")
+        assert fleet["TargetCapacitySpecification"] == {"TotalTargetCapacity": 2, "DefaultTargetCapacityType": "spot"}
+        assert fleet["SpotOptions"]["SingleInstanceType"] is True
+        (config,) = fleet["LaunchTemplateConfigs"]
+        assert config["Overrides"] == [{"InstanceType": kind, "SubnetId": {"Ref": "Subnet"}} for kind in lab.types]
+        assert len(lab.types) >= 2
+        assert len(launch_data(template)) == 1, "all share it"
 
 
 @pytest.mark.parametrize(
-    ("capacity", "market", "reserved"),
-    [("on-demand", None, False), ("spot", None, False), ("reservation", None, True), ("block", "capacity-block", True)],
-)
-def test_launch_template_names_market_and_reservation(matrix: Synthesis, capacity, market, reserved) -> None:
-    _, template = matrix.labs[f"lab1 p5.48xlarge {capacity}"]
-    for data in launch_data(template):
-        assert data.get("InstanceMarketOptions", {}).get("MarketType") == market
-        target = data.get("CapacityReservationSpecification", {}).get("CapacityReservationTarget")
-        assert target == ({"CapacityReservationId": "cr-0123456789abcdef0"} if reserved else None)
-
-
-@pytest.mark.parametrize(
-    ("title", "grouped"),
+    ("title", "group"),
     [
-        ("lab3 g6.12xlarge on-demand", True),
-        ("lab3 g6.12xlarge spot", True),
-        ("lab3 p5.48xlarge reservation", False),  # a group made now cannot hold what was reserved before
-        ("lab3 p5.48xlarge block", False),  # EC2 refuses one
-        ("lab3 t3.medium on-demand", False),  # burstable types refuse one
-        ("lab1 g6.12xlarge on-demand", False),  # one node is near itself
+        ("data", {"Ref": "Together"}),
+        ("alternatives", {"Ref": "Together"}),
+        ("a reservation", None),  # a group made now cannot hold what was reserved before
+        ("a reservation's group", "mine"),
+        ("a block", None),  # EC2 refuses one
+        ("no GPU", None),  # burstable types refuse one
+        ("EFA on one node", None),  # one node is near itself
     ],
 )
-def test_nodes_share_a_cluster_placement_group_where_ec2_allows(matrix: Synthesis, title, grouped) -> None:
-    _, template = matrix.labs[title]
+def test_nodes_share_a_cluster_placement_group_where_ec2_allows(varied: Synthesis, title, group) -> None:
+    _, template = varied.labs[title]
     groups = of_type(template, "AWS::EC2::PlacementGroup")
-    assert [group["Properties"]["Strategy"] for group in groups.values()] == (["cluster"] if grouped else [])
+    assert [one["Properties"]["Strategy"] for one in groups.values()] == (
+        ["cluster"] if isinstance(group, dict) else []
+    )
     for data in launch_data(template):
-        assert data.get("Placement") == ({"GroupName": {"Ref": next(iter(groups))}} if grouped else None)
+        assert data.get("Placement") == ({"GroupName": group} if group else None)
 
 
-def test_one_interface_gets_its_public_address_from_ec2(matrix: Synthesis) -> None:
-    for title in ("lab1 t3.medium on-demand", "lab3 g6.12xlarge on-demand", "lab3 p5.4xlarge spot"):
-        _, template = matrix.labs[title]
+def test_one_interface_gets_its_public_address_from_ec2(varied: Synthesis) -> None:
+    for title in ("no GPU", "data", "one EFA", "alternatives"):
+        _, template = varied.labs[title]
         for data in launch_data(template):
             (interface,) = data["NetworkInterfaces"]
             assert interface["AssociatePublicIpAddress"] is True
@@ -90,10 +85,10 @@ def test_one_interface_gets_its_public_address_from_ec2(matrix: Synthesis) -> No
         assert not of_type(template, "AWS::EC2::EIP")
 
 
-def test_several_interfaces_bring_an_address_of_their_own(matrix: Synthesis) -> None:
+def test_several_interfaces_bring_an_address_of_their_own(varied: Synthesis) -> None:
     """EC2 refuses a public address beside a second interface, so each node's primary one is made before it."""
-    for kind, efas in (("g6e.24xlarge", 2), ("p5.48xlarge", 32), ("p6-b300.48xlarge", 16)):
-        _, template = matrix.labs[f"lab3 {kind} on-demand"]
+    for title, efas in (("two EFAs", 2), ("Lustre over EFA", 32), ("an EFA on every card but the first", 16)):
+        _, template = varied.labs[title]
         primaries = of_type(template, "AWS::EC2::NetworkInterface")
         assert len(primaries) == len(of_type(template, "AWS::EC2::EIP")) == 2
         assert {one["NetworkInterfaceId"]["Ref"] for one in properties(template, "AWS::EC2::EIPAssociation")} == set(
@@ -110,13 +105,78 @@ def test_several_interfaces_bring_an_address_of_their_own(matrix: Synthesis) -> 
                 assert "AssociatePublicIpAddress" not in other
 
 
-def test_cpu_types_boot_plain_ubuntu_and_gpu_types_the_driver_image(matrix: Synthesis) -> None:
-    for title, (lab, template) in matrix.labs.items():
-        for data in launch_data(template):
-            wanted = (
-                "resolve:ssm:/aws/service/deeplearning/" if lab.instance.gpus else "resolve:ssm:/aws/service/canonical/"
-            )
-            assert data["ImageId"].startswith(wanted), title
+def test_a_fleet_of_several_interfaces_is_reached_through_an_endpoint(varied: Synthesis) -> None:
+    lab, template = varied.labs["many EFAs on spot"]
+    assert lab.way == "endpoint"
+    (data,) = launch_data(template)
+    first, *others = data["NetworkInterfaces"]
+    assert first["Ipv6AddressCount"] == 1
+    assert len(others) == 32
+    for interface in data["NetworkInterfaces"]:
+        assert not {"SubnetId", "AssociatePublicIpAddress"} & set(interface)
+    assert all("Ipv6AddressCount" not in other for other in others)
+    (endpoint,) = of_type(template, "AWS::EC2::InstanceConnectEndpoint")
+    assert template["Outputs"][names.Output.ENDPOINT]["Value"] == {"Ref": endpoint}
+
+
+def test_session_manager_needs_no_door(varied: Synthesis) -> None:
+    lab, template = varied.labs["Session Manager"]
+    assert lab.way == "session"
+    assert set(of_type(template, "AWS::EC2::SecurityGroup")) == {"Nodes"}
+    (data,) = launch_data(template)
+    assert [one.get("Ipv6AddressCount") for one in data["NetworkInterfaces"]] == [1]
+
+
+def test_the_subnet_has_a_64_of_the_networks_ipv6_range(varied: Synthesis) -> None:
+    _, template = varied.labs["Session Manager"]
+    (vpc,) = of_type(template, "AWS::EC2::VPC")
+    (subnet,) = properties(template, "AWS::EC2::Subnet")
+    whole = {"Fn::Select": [0, {"Fn::GetAtt": [vpc, "Ipv6CidrBlocks"]}]}
+    assert subnet["Ipv6CidrBlock"] == {"Fn::Select": [0, {"Fn::Cidr": [whole, 1, "64"]}]}
+    (given,) = of_type(template, "AWS::EC2::VPCCidrBlock")
+    assert given in waits_for(template, "Subnet")
+
+
+@pytest.mark.parametrize(
+    ("title", "image"),
+    [
+        ("data", "resolve:ssm:/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04"
+         "/latest/ami-id"),
+        ("no GPU", "resolve:ssm:/aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id"),
+        ("an image", "ami-0123456789abcdef0"),
+        ("a baked image", "resolve:ssm:/rooflab/image/gpu"),
+        ("a baked image without a GPU", "resolve:ssm:/rooflab/image/cpu"),
+    ],
+)  # fmt: skip
+def test_the_image_is_read_by_ec2_at_each_launch_or_given(varied: Synthesis, title, image) -> None:
+    """Read by CloudFormation instead, a newer one would replace running nodes."""
+    assert {data["ImageId"] for data in launch_data(varied.labs[title][1])} == {image}
+
+
+@pytest.mark.parametrize(
+    ("title", "path"),
+    [("data", "s3://bucket/some/prefix/"), ("results as data", "s3://{}/results/"), ("Lustre over EFA", "s3://{}/results/")],
+)  # fmt: skip
+def test_data_are_imported_and_never_exported(varied: Synthesis, title, path) -> None:
+    _, template = varied.labs[title]
+    (system,) = of_type(template, "AWS::FSx::FileSystem")
+    (association,) = properties(template, "AWS::FSx::DataRepositoryAssociation")
+    found = association["DataRepositoryPath"]
+    if isinstance(found, dict):
+        start, bucket, end = found["Fn::Join"][1]
+        assert bucket["Fn::ImportValue"].startswith("GuardStack:ExportsOutputRefResults")
+        found = f"{start}{{}}{end}"
+    assert found == path
+    assert association["FileSystemId"] == {"Ref": system}
+    assert association["S3"] == {"AutoImportPolicy": {"Events": ["NEW", "CHANGED", "DELETED"]}}
+
+
+def test_the_file_system_is_as_large_as_asked_for(varied: Synthesis) -> None:
+    for title, gib in (("data", 1200), ("results as data", 4800), ("Lustre over EFA", 9600)):
+        (made,) = properties(varied.labs[title][1], "AWS::FSx::FileSystem")
+        assert made["StorageCapacity"] == gib
+    (made,) = properties(varied.labs["results as data"][1], "AWS::FSx::FileSystem")
+    assert made["LustreConfiguration"]["PerUnitStorageThroughput"] == 250
 
 
 def test_scratch_is_fixed_in_throughput_and_persistent_is_not(plain: Synthesis) -> None:
@@ -140,6 +200,11 @@ def test_lustre_over_efa_opens_its_group_to_the_nodes_and_keeps_the_capacity_ste
     )
     assert [rule["IpProtocol"] for rule in storage["SecurityGroupIngress"]] == ["-1"]
     assert [rule["IpProtocol"] for rule in storage["SecurityGroupEgress"]] == ["-1"]
+    (group,) = [one["Ref"] for one in made["SecurityGroupIds"]]
+    leaving = [
+        one for one in properties(template, "AWS::EC2::SecurityGroupEgress") if one["GroupId"] == {"Ref": "Nodes"}
+    ]
+    assert {"Ref": group} in [one["DestinationSecurityGroupId"] for one in leaving], "an EFA's way to it is a group's"
 
 
 def test_lustre_opens_its_ports_both_ways_and_no_other(plain: Synthesis) -> None:
@@ -187,26 +252,22 @@ def test_nodes_use_what_the_guard_keeps(plain: Synthesis) -> None:
         assert data["IamInstanceProfile"]["Name"]["Fn::ImportValue"] in exported, title
 
 
-def test_a_lab_changes_nothing_in_the_guard(plain: Synthesis, matrix: Synthesis, tmp_path) -> None:
+def test_a_lab_changes_nothing_in_the_guard(plain: Synthesis, varied: Synthesis, tmp_path) -> None:
     """Else deploying one lab would update GuardStack under another."""
-    assert plain.guard == matrix.guard
+    assert plain.guard == varied.guard
     assert synthesise(tmp_path, {}).guard == plain.guard, "with no lab at all it exports the same"
 
 
-def test_a_fleet_of_several_interfaces_is_refused_with_what_to_write(matrix: Synthesis) -> None:
-    assert matrix.refused["lab3 p5.48xlarge spot"] == (
-        "capacity='spot' with 32 EFA interfaces on p5.48xlarge is not allowed, for EC2 gives a fleet's node no public "
-        "address beside several interfaces: write efa=off, or capacity=on-demand, or a type with one EFA such as "
-        "instance_type=g6e.12xlarge"
-    )
-
-
-def test_the_refused_remedies_are_accepted(tmp_path) -> None:
-    lab = {"number": 3, "instance_type": "p5.48xlarge", "capacity": "spot"}
-    made = synthesise(tmp_path, {
-        "efa=off": {**lab, "efa": "off"},
-        "on-demand": {**lab, "capacity": "on-demand"},
-        "one efa": {**lab, "instance_type": "g6e.12xlarge"},
-    })  # fmt: skip
-    assert not made.refused
-    assert len(LABS) == 5
+@pytest.mark.parametrize(
+    ("number", "given", "line"),
+    [
+        (0, {}, "Lab0Stack costs $0.83 an hour, $3.30 in its 4 hours, by us-east-1's list prices"),
+        (4, {}, "Lab4Stack costs at most $10.74 an hour, $42.98 in its 4 hours, by us-east-1's list prices"),
+        (1, {"name": "alice", "ttl_hours": 0.5}, "Lab1Stack-alice costs $0.83 an hour, $0.41 in its 0.5 hours, by us-"),
+        (1, {"instance_type": "p5.48xlarge", "capacity": "block:cr-0123"}, "Lab1Stack costs $0.0214 an hour, $0.0858 "
+         "in its 4 hours, by us-east-1's list prices, besides 1 × p5.48xlarge, block:cr-0123 (a capacity block is "),
+    ],
+)  # fmt: skip
+def test_the_price_is_told_in_one_line(number, given, line) -> None:
+    assert price(LABS[number].override(**given)).startswith(line)
+    assert "\n" not in price(LABS[number].override(**given))

@@ -170,8 +170,8 @@ def test_a_node_that_cannot_prepare_itself_says_why() -> None:
     with pytest.raises(Problem) as problem:
         prepare(FakeCluster(code=1), NODE, Screen())  # type: ignore[arg-type]
     assert str(problem.value) == (
-        "node0 could not be made ready for an image (exit code 1: no space left on device): fab ssh --node node0, and look "
-        "at /opt/rooflab/bake.sh"
+        "node0 could not be made ready for an image (exit code 1: no space left on device): fab ssh --node node0, "
+        "and look at /opt/rooflab/bake.sh"
     )
 
 

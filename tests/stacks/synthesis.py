@@ -53,7 +53,9 @@ def app_in(folder: Path, **context: object) -> App:
     return App(outdir=str(folder), context={**FLAGS, **context}, analytics_reporting=False, tree_metadata=False)
 
 
-def synthesise(folder: Path, labs: Mapping[str, Mapping[str, object]], *, notify: str = "") -> Synthesis:
+def synthesise(
+    folder: Path, labs: Mapping[str, Mapping[str, object]], *, key: str = KEY, notify: str = ""
+) -> Synthesis:
     """Synthesise labs; each value holds the lab's `number` and what overrides it."""
     app = app_in(folder)
     guard = GuardStack(app, GUARD_STACK, notify=notify)
@@ -64,7 +66,7 @@ def synthesise(folder: Path, labs: Mapping[str, Mapping[str, object]], *, notify
         number = int(str(given.pop("number")))
         try:
             lab = LABS[number].override(**given)
-            LabStack(app, f"Case{index}", lab=lab, guard=guard, ssh_public_key=KEY)
+            LabStack(app, f"Case{index}", lab=lab, guard=guard, ssh_public_key=key)
         except ValueError as error:
             refused[title] = str(error)
         else:

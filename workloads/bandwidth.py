@@ -31,7 +31,7 @@ from workloads.command import Parser, dtypes, positive, refuse_absent, start
 from workloads.device import Device, cache_bytes, time_each
 from workloads.record import Surroundings, write
 from workloads.sensors import Sensors, describe
-from workloads.stream import WRITES, Arrays, Kernel, reads, repeated
+from workloads.stream import ROUNDING, WRITES, Arrays, Kernel, reads, repeated
 
 CPU_LARGEST_BYTES = 256 * 2**20
 """A virtual CPU may claim a cache of hundreds of MiB that it shares: no array grows beyond this for its sake."""
@@ -69,6 +69,9 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
     """
     wanted = flags.dtypes or (("fp32", "bf16") if device.cuda and "bf16" in device.dtypes else ("fp32",))
     refuse_absent(wanted, device)
+    for dtype in wanted:
+        if dtype not in ROUNDING:
+            raise ValueError(f"dtype={dtype!r} is not one that arrays have: write some of {','.join(ROUNDING)}")
     if flags.largest_mib:
         largest = flags.largest_mib * 2**20
     elif device.cuda:
@@ -142,7 +145,9 @@ class Bench:
         moved = self.moved_bytes(kernel)
         checked = kernel.check(self.arrays, self.dtype)
         bound = memory_bound(self.device.name, self.device.accelerator)
-        cached = "" if self.past_cache else "below four times the cache, which is faster than the memory"
+        cached = (
+            "" if self.past_cache else "arrays below four times the cache are served by it, faster than by the memory"
+        )
         return Measurement(
             name=f"{self.dtype} {name} {size_text(self.arrays.bytes)}", value=moved / statistics.median(samples_s),
             unit="B/s", estimator=f"from the median of {len(samples_s)}",

@@ -22,6 +22,7 @@ Output: FLOP/s, intensity and fraction of the roof per shape, data type and regi
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -162,7 +163,8 @@ class Bench:
         )
         return Measurement(
             name=f"{self.dtype} {m}x{n}x{k} {taken.regime}", value=per_s, unit="FLOP/s",
-            estimator=f"from the median of {len(taken.samples_s)}",
+            estimator=f"from the median of {len(taken.samples_s)}" + (
+                f", found among {more['searched']} shapes" if "searched" in more else ""),
             config={"m": m, "n": n, "k": k, "dtype": self.dtype, "intensity": intensity(flops, moved),
                     **taken.told, **more},
             samples_s=taken.samples_s, roof=bound.roof, no_roof_because=bound.no_roof_because,
@@ -243,7 +245,7 @@ def notes(config: Config, device: Device, rows: Sequence[Measurement]) -> Iterat
     for dtype in TORCH_DTYPES:
         if dtype not in device.dtypes:
             yield f"{dtype}: not applicable, {device.name} has no instructions for it"
-    if device.cuda and any(rate_s < LAUNCH_BOUND_S for row in rows for rate_s in (min(row.samples_s),)):
+    if device.cuda and any(statistics.median(row.samples_s) < LAUNCH_BOUND_S for row in rows):
         yield f"shapes under {LAUNCH_BOUND_S * 1e6:.0f} µs include part of their launch"
     if 2 * cache_bytes(device) > POOL_LIMIT_BYTES:
         yield f"the cache of {cache_bytes(device) >> 20} MiB exceeds the pool: small shapes may have been served by it"

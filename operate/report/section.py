@@ -90,9 +90,8 @@ def _prediction(rows: Iterable[Row]) -> list[Element]:
     lines = [_allowed(unit, source, bounded) for (unit, source), bounded in allowed.items()]
     lines += [el("p", "Each rank must send ", el("strong", quantity(count, "B")), " a step") for count in sent]
     for reason, names in unknown.items():
-        which = (
-            "" if not allowed and len(unknown) == 1 else f" for {next(iter(names)) if len(names) == 1 else 'the rest'}"
-        )
+        whom = next(iter(names)) if len(names) == 1 else "the rest" if len(unknown) == 1 else f"{len(names)} rows"
+        which = "" if not allowed and len(unknown) == 1 else f" for {whom}"
         lines.append(el("p", el("strong", f"No roof{which}: "), f"{reason}."))
     return lines
 
@@ -126,7 +125,7 @@ def _measurement(rows: Sequence[Row]) -> list[Element]:
             return [_beside("", *nearest)]
         return [_beside("Nearest to its roof: ", *nearest), _beside("Farthest: ", *farthest)]
     best: dict[str, Row] = {}
-    for record, row in rows:
+    for record, row in [entry for entry in rows if entry[1].config.get("past_cache", True)] or rows:
         other = best.get(row.unit)
         if not row.suspect and (other is None or _better(row, other[1])):
             best[row.unit] = (record, row)

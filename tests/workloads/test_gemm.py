@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from labs.results import read
-from workloads import gemm
+from workloads import gemm, product
 from workloads.command import CheckFailed
 from workloads.device import TORCH_DTYPES, Device, cache_bytes
 
-SMALL = ["--device", "cpu", "--shapes", "8x16x32,1x64x64", "--iterations", "3", "--warmup", "1"]
+SMALL = ["--device", "cpu", "--shapes", "8x16x32,1x64x64", "--iterations", "3", "--warmup", "1", "--search-s", "0"]
 
 
 def test_a_run_writes_every_row_with_its_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +19,7 @@ def test_a_run_writes_every_row_with_its_samples(tmp_path: Path, monkeypatch: py
     gemm.main([*SMALL, "--out", str(tmp_path)])
     record = read(tmp_path / "gemm.node0.json")
     assert [row.name for row in record.measurements] == [
-        f"{dtype} {shape}" for dtype in ("fp32", "bf16") for shape in ("8x16x32", "1x64x64")
+        f"{dtype} {shape} burst" for dtype in ("fp32", "bf16") for shape in ("8x16x32", "1x64x64")
     ]
     row = record.measurements[0]
     assert (row.config["m"], row.config["n"], row.config["k"], row.config["dtype"]) == (8, 16, 32, "fp32")
@@ -29,6 +29,22 @@ def test_a_run_writes_every_row_with_its_samples(tmp_path: Path, monkeypatch: py
     assert row.usd_per_unit == pytest.approx(3.6 / 3600 / row.value * 1e15)
     assert "against float64" in row.checked
     assert record.config["iterations"] == 3
+    assert (row.config["regime"], row.config["boost_verified"], row.config["clock_mhz"]) == ("burst", "not told", None)
+    assert [note for note in record.notes if "fp8" in note] == [
+        f"fp8: not applicable, {record.machine.device} has no instructions for it"
+    ]
+
+
+def test_the_winner_of_the_search_is_measured_afresh_in_both_regimes(tmp_path: Path) -> None:
+    gemm.main(["--device", "cpu", "--shapes", "8x16x32", "--dtypes", "fp32", "--iterations", "5", "--warmup", "1",
+               "--search-s", "0.05", "--sustain-s", "0.02", "--out", str(tmp_path)])  # fmt: skip
+    _fixed, burst, sustained = read(tmp_path / "gemm.node0.json").measurements
+    assert burst.name == "fp32 {m}x{n}x{k} burst".format(**burst.config)
+    assert sustained.name == "fp32 {m}x{n}x{k} sustained".format(**burst.config)
+    assert [row.config["regime"] for row in (burst, sustained)] == ["burst", "sustained"]
+    assert burst.estimator == f"from the median of 5, found among {burst.config['searched']} shapes"
+    assert len(sustained.samples_s) >= 2
+    assert "against float64" in sustained.checked
 
 
 def test_a_cpu_has_no_roof_and_the_row_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,14 +59,19 @@ def test_a_cpu_has_no_roof_and_the_row_says_why(tmp_path: Path, capsys: pytest.C
 
 def test_a_known_device_has_the_roof_of_each_shapes_intensity(l4: Device) -> None:
     config = gemm.Config(
-        shapes=((1, 64, 64), (64, 64, 64)), dtypes=("bf16",), iterations=2, warmup=1, seed=0, threads=1
-    )
+        shapes=((1, 64, 64), (64, 64, 64)), dtypes=("bf16",), iterations=2, warmup=1, search_s=0, sustain_s=0, seed=0,
+        threads=1,
+    )  # fmt: skip
     vector, square = gemm.measure(config, l4, None)
     assert vector.roof is not None
     assert square.roof is not None
     assert vector.roof.value == pytest.approx(300e9 * vector.config["intensity"])
     assert square.roof.value == pytest.approx(300e9 * 64 / 3)
-    assert gemm.roof_line(l4, "bf16") == "roof bf16: 121.0 TFLOP/s, below 403 FLOP/B intensity × 300 GB/s"
+    assert square.limit is not None
+    assert square.limit.value == pytest.approx(300e9 * 64 / 3), "a faster clock does not make memory faster"
+    assert gemm.roof_line(l4, "bf16") == (
+        "roof bf16: 121.0 TFLOP/s, 121.2 at the top clock of 2040 MHz, below 403 FLOP/B intensity × 300 GB/s"
+    )
     assert "of roof" in gemm.row_line(square)
 
 
@@ -59,9 +80,9 @@ def test_a_true_product_passes_with_room_to_spare(dtype: str) -> None:
     torch.manual_seed(0)
     a_MK, w_NK = (torch.randn(48, 1024).to(TORCH_DTYPES[dtype]) for _ in range(2))
     c_MN = a_MK @ w_NK.t()
-    gemm.check(dtype, a_MK, w_NK, c_MN)
+    product.check(dtype, a_MK, w_NK, c_MN)
     error = float((c_MN.double() - a_MK.double() @ w_NK.double().t()).abs().max())
-    assert error < gemm.tolerance(dtype, 1024) / 2
+    assert error < product.tolerance(dtype, 1024) / 2
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -72,7 +93,7 @@ def test_one_corrupted_entry_is_found(dtype: str, damage: float) -> None:
     c_MN = a_MK @ w_NK.t()
     c_MN[7, c_MN[7].abs().argmax()] = damage
     with pytest.raises(CheckFailed, match=rf"^{dtype} 16x16x256: \|error\| .* against float64, allowed"):
-        gemm.check(dtype, a_MK, w_NK, c_MN)
+        product.check(dtype, a_MK, w_NK, c_MN)
 
 
 def test_a_product_in_a_coarser_type_does_not_pass_for_a_finer_one() -> None:
@@ -80,7 +101,7 @@ def test_a_product_in_a_coarser_type_does_not_pass_for_a_finer_one() -> None:
     a_MK, w_NK = torch.randn(64, 256), torch.randn(64, 256)
     coarse_MN = (a_MK.bfloat16() @ w_NK.bfloat16().t()).float()
     with pytest.raises(CheckFailed, match=r"^fp32"):
-        gemm.check("fp32", a_MK, w_NK, coarse_MN)
+        product.check("fp32", a_MK, w_NK, coarse_MN)
 
 
 def test_the_run_checks_what_it_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,22 +112,28 @@ def test_the_run_checks_what_it_timed(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_operands_come_from_ever_new_windows_until_twice_the_cache_has_gone_by(cpu: Device) -> None:
-    pool = gemm.Pool(cpu, "bf16", 2 * 256 * 1024, seed=1)
+    pool = product.Pool(cpu, "bf16", 2 * 256 * 1024, seed=1)
     windows = [pool.operands(256, 256, 1024)[0].data_ptr() for _ in range(1000)]
     period = windows[1:].index(windows[0]) + 1
     assert len(set(windows[:period])) == period
     moved = period * 2 * 256 * 1024 * 2
-    assert moved >= min(2 * cache_bytes(cpu), gemm.POOL_LIMIT_BYTES) - 2 * 256 * 1024 * 2
+    assert moved >= min(2 * cache_bytes(cpu), product.POOL_LIMIT_BYTES) - 2 * 256 * 1024 * 2
 
 
 def test_the_same_seed_gives_the_same_operands(cpu: Device) -> None:
-    first, again, other = (gemm.Pool(cpu, "fp32", 512, seed).operands(4, 4, 4)[0] for seed in (5, 5, 6))
+    first, again, other = (product.Pool(cpu, "fp32", 512, seed).operands(4, 4, 4)[0] for seed in (5, 5, 6))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_precision_is_left_as_it_was(cpu: Device) -> None:
     before = torch.get_float32_matmul_precision()
-    with gemm.multiplier(cpu, "tf32"):
+    with product.multiplier(cpu, "tf32"):
         assert torch.get_float32_matmul_precision() == "high"
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_a_larger_product_than_expected_draws_a_larger_pool(cpu: Device) -> None:
+    pool = product.Pool(cpu, "fp32", 512, seed=3)
+    a_MK, w_NK = pool.operands(64, 300_000, 64)
+    assert (a_MK.shape, w_NK.shape) == ((64, 64), (300_000, 64))

@@ -15,7 +15,9 @@ from workloads.group import Group, Place, joined, place
 from workloads.record import surroundings, write
 from workloads.sensors import Reading, Sensors, describe, parse
 
-CONFIG = Config(shapes=((1, 2, 3),), dtypes=("fp32",), iterations=1, warmup=1, seed=0, threads=1)
+CONFIG = Config(
+    shapes=((1, 2, 3),), dtypes=("fp32",), iterations=1, warmup=1, search_s=0, sustain_s=0, seed=0, threads=1
+)
 MACHINE = Machine(hostname="host", device="CPU", devices=1)
 
 

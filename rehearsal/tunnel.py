@@ -14,16 +14,18 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from websockets.exceptions import ConnectionClosed
-from websockets.http11 import Request, Response
-from websockets.sync.server import Server, ServerConnection, serve
 
 from rehearsal import clock
+
+if TYPE_CHECKING:  # loaded when the server starts: a rehearsal without endpoints does not need it
+    from websockets.http11 import Request, Response
+    from websockets.sync.server import Server, ServerConnection
 
 SERVICE = "ec2-instance-connect"
 LONGEST_S = 3600
@@ -69,6 +71,8 @@ class Tunnel:
     @property
     def name(self) -> str:
         """DnsName of every endpoint: host and port of this server."""
+        from websockets.sync.server import serve
+
         with self._lock:
             if self._server is None:
                 self._server = serve(
@@ -83,7 +87,7 @@ class Tunnel:
         if self._server:
             self._server.shutdown()
 
-    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+    def _admit(self, connection: "ServerConnection", request: "Request") -> "Response | None":
         try:
             self._demand_signed(request)
             id, address, port, _ = _asked(request)
@@ -97,7 +101,7 @@ class Tunnel:
             return connection.respond(refusal.status, text)
         return None
 
-    def _demand_signed(self, request: Request) -> None:
+    def _demand_signed(self, request: "Request") -> None:
         url = urlsplit(request.path)
         given = dict(parse_qsl(url.query))
         key, *scope = given.get("X-Amz-Credential", "").split("/")
@@ -117,7 +121,7 @@ class Tunnel:
             raise Refusal(403, "InvalidSignatureException", "The request signature we calculated does not match the "
                           "signature you provided.")  # fmt: skip
 
-    def _carry(self, connection: ServerConnection) -> None:
+    def _carry(self, connection: "ServerConnection") -> None:
         request = connection.request
         assert request is not None
         id, address, port, longest = _asked(request)
@@ -138,7 +142,7 @@ class Tunnel:
                 self._open[id] -= 1
 
 
-def _asked(request: Request) -> tuple[str, str, int, int]:
+def _asked(request: "Request") -> tuple[str, str, int, int]:
     """Endpoint, address, port and seconds that a request names.
 
     Raises:
@@ -154,7 +158,9 @@ def _asked(request: Request) -> tuple[str, str, int, int]:
         raise Refusal(400, "InvalidParameter", f"The request is not valid: {error}") from None
 
 
-def _take_there(connection: ServerConnection, node: socket.socket, until: datetime) -> None:
+def _take_there(connection: "ServerConnection", node: socket.socket, until: datetime) -> None:
+    from websockets.exceptions import ConnectionClosed
+
     try:
         while True:
             try:
@@ -175,7 +181,9 @@ def _bytes(frame: str | bytes) -> bytes:
     return frame if isinstance(frame, bytes) else frame.encode()
 
 
-def _bring_back(connection: ServerConnection, node: socket.socket) -> None:
+def _bring_back(connection: "ServerConnection", node: socket.socket) -> None:
+    from websockets.exceptions import ConnectionClosed
+
     try:
         while data := node.recv(1 << 16):
             connection.send(data)

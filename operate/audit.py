@@ -70,7 +70,7 @@ def _show_regions(account: Account, stack: str, screen: Screen, *, json: bool) -
             screen.note(f"{region} was not looked at: {why}")
         empty = [region for region, one in found.items() if one.clean and not one.standing and not one.suspects]
         screen.note(f"nothing in {', '.join(empty) or 'no region'}")
-        screen.note(f"not enabled, so nothing can be there: {', '.join(others) or 'none'}")
+        screen.note(f"not enabled, so not looked at: {', '.join(others) or 'none'}")  # what was there before bills on
         screen.note(f"residual {dollars(residual)}/h in {len(found)} regions")
     if clean:
         return

@@ -64,7 +64,7 @@ def read_life(account: Account, stack: str, first: Inventory, frozen: Frozen | N
     gone = [thing for thing in things if thing["id"] not in {one["id"] for one in present}]
     ends, unknown = _ends(account, gone)
     lived = _hours(started, ended)
-    if unknown and standing:
+    if unknown:
         notes.append(f"counted to the end, for when it went is not told: {', '.join(unknown)}")
     price = frozen["usd_per_hour"] if frozen else total(thing["usd_per_hour"] for thing in present)
     planned = frozen["planned_hours"] if frozen else _planned(standing)

@@ -5,12 +5,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import WaiterError
 
+from labs.catalog import LABS
+from labs.prices import cost_of
+from operate import laptop
 from operate.account import Account
+from operate.bill import frozen_cost
 from operate.deadline import extend_deadline, read_deadline
 from operate.sweep import sweep
 from operate.teardown import teardown
@@ -65,6 +70,25 @@ class Rehearsal:
         group = self.ec2.create_security_group(GroupName="hand", Description="by hand", VpcId=things["vpc"])["GroupId"]
         return {made["Instances"][0]["InstanceId"], volume, interface, address, group}
 
+    def calls(self) -> list[tuple[datetime, str, str]]:
+        """Time, action and caller of every request so far."""
+        (log,) = self.folder.rglob("calls.jsonl")
+        rows = map(json.loads, log.read_text().splitlines())
+        return [(datetime.fromisoformat(row["time"]), row["action"], row["by"]) for row in rows]
+
+    def meter(self, since: datetime) -> float:
+        """Dollars of what was made since then: a node with its volume and address from RunInstances to the first
+        TerminateInstances, the file system from its creation to its deletion."""
+        each = {"RunInstances": 4.6016 + 150 * 0.08 / 730 + 0.005, "CreateFileSystem": 1200 * 0.14 / 730}
+        ends = {"RunInstances": "TerminateInstances", "CreateFileSystem": "DeleteFileSystem"}
+        calls = [(time, action) for time, action, _ in self.calls() if time >= since]
+        usd = 0.0
+        for made, action in calls:
+            if action in each:
+                end = min(time for time, other in calls if other == ends[action])
+                usd += each[action] * (end - made).total_seconds() / 3600
+        return usd
+
     def left(self) -> set[str]:
         """Ids of all that is left of any lab; everything was looked at."""
         found = sweep(self.account)
@@ -88,6 +112,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     with pytest.MonkeyPatch.context() as patch:
         for key, value in control.environment(NAME, root=folder).items():
             patch.setenv(key, value)
+        patch.setattr(laptop, "ROOT", folder)
         made = Rehearsal(folder, templates)
         made.deploy("GuardStack")
         yield made
@@ -139,3 +164,45 @@ def test_a_stack_that_failed_to_delete_is_brought_to_an_end(rehearsal: Rehearsal
     assert any(line.startswith(f"delete stack {STACK} again (") for line in said)
     assert receipt.exit_code == 0, receipt.as_json()
     assert rehearsal.left() == set()
+
+
+def test_a_life_that_the_guard_ends_costs_what_was_estimated_and_what_a_meter_counts(rehearsal: Rehearsal) -> None:
+    since = rehearsal.account.now()
+    rehearsal.deploy(STACK)
+    extend_deadline(rehearsal.account, STACK, 4)
+    frozen = frozen_cost(rehearsal.account, STACK)
+    rehearsal.advance(TTL_HOURS + 4.5)
+    assert rehearsal.left() == set()
+    metered = rehearsal.meter(since)
+    receipt = teardown(rehearsal.account, STACK, frozen=frozen)
+    assert receipt.created == ()
+    assert receipt.actual_usd == pytest.approx(metered, rel=0.05)
+    assert receipt.estimate_usd == pytest.approx(metered, rel=0.05)
+    assert receipt.estimate_usd == pytest.approx(cost_of(LABS[3]).usd(TTL_HOURS + 4), rel=0.01)
+
+
+def test_a_life_that_is_torn_down_costs_what_a_meter_counts(rehearsal: Rehearsal) -> None:
+    since = rehearsal.account.now()
+    rehearsal.deploy(STACK)
+    extend_deadline(rehearsal.account, STACK, 4)
+    frozen = frozen_cost(rehearsal.account, STACK)
+    rehearsal.advance(1.5)
+    receipt = teardown(rehearsal.account, STACK, frozen=frozen)
+    assert receipt.actual_usd == pytest.approx(rehearsal.meter(since), rel=0.05)
+    assert receipt.exit_code == 0
+
+
+def test_no_deploy_has_a_billable_moment_without_a_guard(rehearsal: Rehearsal) -> None:
+    """The stack, whose tag the guard reads, is there before the first thing that bills; so is the schedule."""
+    scheduler = rehearsal.account.client("scheduler")
+    (schedule,) = scheduler.list_schedules()["Schedules"]
+    assert schedule["State"] == "ENABLED"
+    for _ in range(2):
+        rehearsal.deploy(STACK)
+        born = rehearsal.cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]["CreationTime"]
+        bills = ("RunInstances", "CreateFileSystem")
+        billed = [time for time, action, _ in rehearsal.calls() if action in bills and time >= born]
+        assert schedule["CreationDate"] < born <= min(billed)
+        assert read_deadline(rehearsal.account, STACK).by == "ttl"
+        rehearsal.advance(TTL_HOURS + 0.5)
+        assert rehearsal.left() == set()

@@ -28,6 +28,7 @@ from operate.standing import USABLE, demand_mine, owner_of
 from operate.teardown import teardown
 from operate.wish import Wish
 
+_QUOTA = re.compile(r"VcpuLimitExceeded|vCPU limit|MaxSpotInstanceCountExceeded|spot instance count", re.IGNORECASE)
 _COUNTED = re.compile(r"\d+ of \d+ nodes")
 
 
@@ -253,7 +254,7 @@ def _remedy(lab: Lab, made: Attempt, *, stands: bool) -> str:
         return f"nodes that are lost do not come back: fab teardown {which}, then fab up {which}"
     if stands:
         return f"what stood before is kept: fab nodes {which}"
-    if "VcpuLimitExceeded" in made.why or "MaxSpotInstanceCountExceeded" in made.why:
+    if _QUOTA.search(made.why):
         return f"nothing is left of it; fab preflight {which} names the quota and the request"
     return "nothing is left of it; correct that and try again"
 

@@ -8,6 +8,7 @@ import pytest
 
 from labs.catalog import LABS, Workload
 from labs.instances import instance_types
+from labs.names import PUBLIC_IMAGES
 from operate import quotas, tools
 from operate.check import Check
 from operate.fit import default_model
@@ -297,6 +298,11 @@ def test_a_model_must_fit_one_gpu(module, model, kind, verdict) -> None:
     check = one(look(replace(LABS[0], workloads=(workload,), instance_type=kind)), "models")
     assert check.verdict == verdict, check
     assert check.seen.startswith(f"mine on {kind}: {model} takes ")
+
+
+def test_the_images_that_are_looked_up_are_those_that_the_stacks_start_from() -> None:
+    stacks = "".join(path.read_text() for path in (Path(__file__).parents[2] / "stacks").glob("*.py"))
+    assert all(name in stacks for name in PUBLIC_IMAGES.values()) or "PUBLIC_IMAGES" in stacks
 
 
 def test_the_subnet_is_as_large_as_the_network_makes_it() -> None:

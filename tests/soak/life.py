@@ -76,9 +76,10 @@ class Place:
         account.client("cloudformation").create_stack(
             StackName=guard.stack, TemplateBody=guard.template, Capabilities=["CAPABILITY_IAM"]
         )
+        made = account.client("cloudformation").get_waiter("stack_create_complete")
+        made.wait(StackName=guard.stack, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
         stack = find_stack(account, GUARD_STACK)
         assert stack is not None
-        assert stack.status == "CREATE_COMPLETE", stack
         self.bucket = stack.outputs[Output.RESULTS_BUCKET]
 
     def close(self) -> None:

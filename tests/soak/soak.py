@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -39,7 +40,14 @@ def live(folder: Path, seed: int, number: int, *, keep: bool = False) -> Verdict
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the soak itself hears Ctrl-C, and ends all rehearsals
         root = folder / f"worker{os.getpid()}"
         _places.append(Place(root, seed, templates.read(folder / "templates")))
-    verdict = _places[0].live(plan(seed, number), folder / "clone")
+    try:
+        verdict = _places[0].live(plan(seed, number), folder / "clone")
+    except Exception as error:  # a life that the soak itself cannot judge has not survived; the others go on
+        traceback.print_exc()
+        verdict = Verdict(
+            number=number, plan=str(plan(seed, number)), left=(), lost=(), causes=(), faults=(), killed=False,
+            records=0, seconds=0.0, unnamed=(f"the soak itself: {type(error).__name__}: {error}",),
+        )  # fmt: skip
     _lived.append(number)
     if verdict.survived and not keep:
         shutil.rmtree(_places[0].lives / str(number))

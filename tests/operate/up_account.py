@@ -16,7 +16,7 @@ def no_stack(params: dict[str, Any]) -> Refusal:
 def stack(name: str = "Lab3Stack", status: str = "CREATE_COMPLETE", *, owner: str = "ada", **outputs: str):
     """DescribeStacks, where that stack stands alone."""
     described = {
-        "StackName": name, "StackStatus": status, "CreationTime": NOW - timedelta(hours=1),
+        "StackName": name, "StackId": f"arn:{name}", "StackStatus": status, "CreationTime": NOW - timedelta(hours=1),
         "Tags": [{"Key": "rooflab:owner", "Value": owner}, {"Key": "rooflab:ttl-hours", "Value": "4"}],
         "Outputs": [{"OutputKey": key, "OutputValue": value} for key, value in outputs.items()],
     }  # fmt: skip

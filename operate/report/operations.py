@@ -124,8 +124,8 @@ def _draw_roof(axes: "Axes", roof: _Roofline, left: float, right: float) -> None
     axes.annotate(f"{roof.name} {quantity(roof.peak, 'FLOP/s')}", (right, roof.peak), xytext=(0, 4),
                   textcoords="offset points", ha="right", va="bottom", color=ROOF)  # fmt: skip
     if roof.measured:
-        axes.annotate(f"ridge {rounded(roof.ridge, 2)}", (roof.ridge, roof.peak), xytext=(-4, 6),
-                      textcoords="offset points", ha="right", va="bottom", color=ROOF)  # fmt: skip
+        axes.annotate(f"ridge {rounded(roof.ridge, 2)}", (roof.ridge, roof.peak), xytext=(2, -6),
+                      textcoords="offset points", ha="left", va="top", color=ROOF)  # fmt: skip
         axes.plot([roof.ridge], [roof.peak], "o", color=ROOF, markersize=6, zorder=3)
 
 

@@ -14,7 +14,7 @@ from operate.cluster import Cluster
 from operate.nodes import Node
 from operate.problem import Problem
 
-_AT_ONCE = 8
+_AT_ONCE = 4
 """Copies at a time: each has a connection of its own, of which an endpoint carries 20."""
 _NO_RSYNC = (12, 127)
 """rsync's codes where the other side has none."""
@@ -156,7 +156,8 @@ def _each(nodes: Sequence[Node], words: Callable[[Node, bool], list[str]]) -> di
         if rsync and done.returncode in _NO_RSYNC and "not found" in done.stderr:
             done = subprocess.run(words(node, False), capture_output=True, text=True, check=False)
         said = done.stderr.strip().splitlines()
-        return "" if done.returncode == 0 else (said[0] if said else f"exit code {done.returncode}")
+        why = said[0].removeprefix("problem: ") if said else f"exit code {done.returncode}"
+        return "" if done.returncode == 0 else why
 
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
         return {node.name: why for node, why in zip(nodes, pool.map(one, nodes), strict=True) if why}

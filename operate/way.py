@@ -82,9 +82,9 @@ class Endpoint:
     """eice-…"""
     server: str
     """wss://…, or ws://… where the account's endpoint is plain http."""
-    most: int = 8
+    most: int = 16
     """An endpoint carries 20 connections (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/eice-quotas.html): this
-    leaves the others to plain ssh, and to other operators."""
+    leaves some to plain ssh, and to other operators."""
     admits: bool = False
 
     @property

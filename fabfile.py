@@ -16,6 +16,7 @@ from operate import choice, execution, listing, openssh
 from operate import types as instances
 from operate.account import Account
 from operate.audit import show_audit
+from operate.bill import tell
 from operate.clearance import clear_account
 from operate.deadline import extend_deadline, read_deadline
 from operate.ending import show_outcome, show_report
@@ -251,6 +252,7 @@ def extend(c: Context, lab: str = "", name: str = "", hours: str = "1", json: bo
     more = number("hours", hours) or 0.0
     deadline = extend_deadline(account, stack, more) if more else read_deadline(account, stack)
     print(document.dumps(asdict(deadline), default=str, indent=1) if json else deadline)
+    tell(account, stack, Screen(json=json))
 
 
 @verb

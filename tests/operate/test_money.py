@@ -8,7 +8,7 @@ from rich.console import Console
 from guard.inventory import KINDS
 from guard.order import RANKS
 from labs.catalog import LABS, find_lab
-from labs.prices import cost_of, dollars, total
+from labs.prices import Price, cost_of, dollars, total
 from operate.money import FREE, price_of, so_far, table
 from tests.operate.ended_lab import item
 
@@ -134,3 +134,53 @@ def test_a_sum_with_an_unknown_part_is_unknown() -> None:
 )
 def test_dollars_never_round_something_to_nothing(usd, text) -> None:
     assert dollars(usd) == text
+
+
+def test_on_spot_the_range_is_shown_and_the_most_of_the_types_counts() -> None:
+    rates = {"g6e.12xlarge": Price(usd_per_hour=10.5, least_usd_per_hour=3.0, source="market, 2026"),
+             "g6.12xlarge": Price(usd_per_hour=4.6, least_usd_per_hour=2.0, source="market, 2026")}  # fmt: skip
+    cost = cost_of(LABS[4], rates=rates)
+    assert (cost.lines[0].least_usd_per_hour, cost.lines[0].usd_per_hour) == (2.0, 10.5)
+    others = sum(line.usd_per_hour for line in cost.lines[1:])
+    assert (cost.least_usd_per_hour, cost.usd_per_hour) == (pytest.approx(2.0 + others), pytest.approx(10.5 + others))
+    assert "the nodes are priced as the dearest of their types" in cost.notes
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(table(cost, 4))
+    assert "$2.00 to $10.50" in shown.get()
+
+
+def test_a_type_without_a_price_among_the_alternatives_makes_the_sum_unknown() -> None:
+    rates = {"g6.12xlarge": Price(usd_per_hour=None, source="withdrawn, 2026")}
+    assert cost_of(LABS[4], rates=rates).usd_per_hour is None
+
+
+@pytest.mark.parametrize(
+    ("access", "kinds"), [("public", ["address"]), ("eice", ["instance-connect-endpoint"]), ("ssm", [])]
+)
+def test_the_way_to_a_node_is_priced_as_it_is(access, kinds) -> None:
+    lines = cost_of(LABS[0].override(access=access)).lines
+    assert [line.kind for line in lines] == ["instance", "volume", *kinds]
+    assert sum(line.usd_per_hour for line in lines[2:]) == (0.005 if kinds == ["address"] else 0.0)
+
+
+def test_what_guardstack_costs_stands_apart_from_the_lab() -> None:
+    cost = cost_of(LABS[0])
+    assert [line.kind for line in cost.standing] == ["guard", "bucket"]
+    assert cost.standing[0].usd_per_hour * 730 == pytest.approx(0.2)
+    assert cost.usd_per_hour == pytest.approx(sum(line.usd_per_hour for line in cost.lines))
+
+
+def test_a_larger_file_system_costs_more() -> None:
+    line = cost_of(LABS[3].override(storage="persistent-500", storage_gib=4800)).lines[-1]
+    assert line.usd_per_hour == pytest.approx(4800 * 0.34 / 730)
+
+
+def test_an_instance_in_a_capacity_block_has_no_known_price() -> None:
+    found = item("instance", state="running", InstanceType="p5.48xlarge", InstanceLifecycle="capacity-block")
+    assert price_of(found).usd_per_hour is None
+
+
+def test_a_regions_own_rate_wins_over_the_table() -> None:
+    rates = {"g6.xlarge": Price(usd_per_hour=1.0, source="here")}
+    assert price_of(item("instance", state="running", InstanceType="g6.xlarge"), rates).usd_per_hour == 1.0

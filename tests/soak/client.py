@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,8 +100,6 @@ def _told(name: str, verb: Callable[[], object]) -> int:
         return int(error.code or 0)
     except Exception as error:
         problem = as_problem(error)
-        if not isinstance(error, Problem):
-            traceback.print_exc()
         print(f"problem: {problem}", file=sys.stderr, flush=True)
         return problem.exit_code
     return 0

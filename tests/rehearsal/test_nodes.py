@@ -142,7 +142,7 @@ def test_an_elastic_address_leads_to_the_node(lab: Lab) -> None:
     assert lab.ssh(found, "true").returncode == 0
     with pytest.raises(ClientError, match=r"InvalidIPAddress\.InUse"):
         lab.ec2.release_address(AllocationId=address["AllocationId"])
-    lab.ec2.terminate_instances(InstanceIds=[node["InstanceId"]])
+    lab.end(node["InstanceId"])
     lab.ec2.release_address(AllocationId=address["AllocationId"])
 
 

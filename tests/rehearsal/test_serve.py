@@ -27,7 +27,6 @@ def test_a_stranger_is_refused(world: World) -> None:
     [
         ("pricing", "get_products", {"ServiceCode": "AmazonEC2"}),
         ("ec2", "describe_scheduled_instances", {}),
-        ("ec2", "describe_spot_price_history", {}),
         ("resourcegroupstaggingapi", "get_resources", {}),
         ("fsx", "update_file_system", {"FileSystemId": "fs-0123456789abcdef0"}),
         ("budgets", "describe_budget_performance_history", {"AccountId": "123456789012", "BudgetName": "x"}),

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 from operate.report.element import el
 from operate.report.folder import Run
-from operate.report.quantity import dollars
+from operate.report.quantity import dollars, rounded
 
 Found = Mapping[str, Any]
 """One thing in the account, as `operate.receipt` writes it: kind, id, state, usd_per_hour, command, why."""
@@ -21,14 +21,15 @@ def receipt_section(run: Run) -> Element:
         command = el("code", f"fab teardown{number}")
         text = el("p", "No receipt yet: the lab may still be standing. ", command, " writes one.")
         return el("section", el("h2", "Receipt"), text, class_="receipt", id="receipt")
-    left, standing, created = (_found(receipt, key) for key in ("left", "standing", "created"))
+    keys = ("left", "standing", "suspects", "created")
+    left, standing, suspects, created = (_found(receipt, key) for key in keys)
     times = " – ".join(str(receipt[key])[:16].replace("T", " ") for key in ("started", "ended") if receipt.get(key))
     facts = {
         "Stack": " in ".join(str(receipt[key]) for key in ("stack", "region") if receipt.get(key)),
         "Stood (UTC)": times,
         "Price": _price(receipt.get("usd_per_hour")),
-        "Estimate, whole time to live": _amount(receipt.get("estimate_usd")),
-        "Actual": _amount(receipt.get("actual_usd")),
+        "Estimate": _over(receipt, "estimate_usd", "planned_hours"),
+        "Actual": _over(receipt, "actual_usd", "lived_hours") + _difference(receipt.get("difference_percent")),
         "It had": ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(map(_kind, created)).items())),
     }
     return el(
@@ -43,7 +44,9 @@ def receipt_section(run: Run) -> Element:
         _listing("Left behind", [_line(item, "command") for item in left], "bad"),
         _listing("Could not be looked at", _reasons(receipt.get("not_looked_at")), "bad"),
         _listing("Refused", [str(line) for line in receipt.get("refused") or ()], "bad"),
+        _listing("Made by hand meanwhile, and left alone", [_line(item, "why") for item in suspects], ""),
         _listing("Stands on purpose", [_line(item, "why") for item in standing], ""),
+        _listing("Of these amounts", [str(line) for line in receipt.get("notes") or ()], ""),
         class_="receipt",
         id="receipt",
     )
@@ -90,8 +93,15 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _amount(value: Any) -> str:
-    return dollars(float(value)) if _number(value) else "unknown"
+def _over(receipt: Mapping[str, Any], amount: str, hours: str) -> str:
+    """An amount and the hours that it is for."""
+    usd, span = receipt.get(amount), receipt.get(hours)
+    told = dollars(float(usd)) if _number(usd) else "unknown"  # type: ignore[arg-type]  # _number has looked
+    return f"{told} for {rounded(float(span), 3)} h" if _number(span) else told  # type: ignore[arg-type]
+
+
+def _difference(percent: object) -> str:
+    return f", {percent:+.0f} %" if isinstance(percent, int | float) else ""
 
 
 def _price(value: Any) -> str:

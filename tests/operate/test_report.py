@@ -292,7 +292,9 @@ RECEIPT: dict[str, object] = {
     "ended": "2026-11-20T14:31:00+00:00", "usd_per_hour": 9.204, "estimate_usd": 36.82, "actual_usd": 4.42,
     "created": [found("instance", "i-0"), found("instance", "i-1"), found("vpc", "vpc-1")], "left": [], "refused": [],
     "standing": [found("stack", "GuardStack", 0.0001, why="the guard stays while labs come and go")],
-    "not_looked_at": {}, "residual_usd_per_hour": 0.0, "clean": True,
+    "not_looked_at": {}, "residual_usd_per_hour": 0.0, "clean": True, "suspects": [], "frozen": "2026-11-20T14:05:00Z",
+    "planned_hours": 4.0, "lived_hours": 0.48, "difference_percent": -88.0, "lines": [],
+    "notes": ["spot: at most this"],
 }  # fmt: skip
 
 
@@ -307,8 +309,8 @@ def test_the_receipt_ends_the_page(tmp_path: Path) -> None:
     folder = with_receipt(tmp_path)
     text = words(page(folder))
     end = text[text.rindex("Receipt") :]
-    for said in ("$0.00 an hour still bills: nothing of the lab is left", "Estimate, whole time to live $36.82",
-                 "Actual $4.42", "It had 2 instance, 1 vpc", "Lab3Stack in us-east-1",
+    for said in ("$0.00 an hour still bills: nothing of the lab is left", "Estimate $36.82 for 4.00 h",
+                 "Actual $4.42 for 0.480 h, -88 %", "Of these amounts spot: at most this", "It had 2 instance, 1 vpc", "Lab3Stack in us-east-1",
                  "Stands on purpose stack · GuardStack, $0.0001 an hour the guard stays"):  # fmt: skip
         assert said in end
     assert "Left behind" not in end

@@ -34,7 +34,10 @@ def fab(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (("nodes",), "problem: no lab was named: write --lab 3, for example"),
         (("nodes", "--lab", "3"), "problem: no AWS region is set: export AWS_REGION=us-east-1"),
         (("run-lab", "--lab", "3", "--name", "A_"), "problem: name='A_': write 1 to 20 characters"),
-        (("run-lab", "--lab", "1", "--only", "gem"), "problem: only='gem' is no workload of Lab 1: write some of gemm"),
+        (
+            ("run-lab", "--lab", "1", "--only", "gem"),
+            "problem: only='gem' is no workload of Lab 1: write some of bandwid",
+        ),
         (("run-lab", "--lab", "1", "--on", "mars"), "problem: on='mars' is not allowed: write --on local"),
         (("run-lab", "--lab", "1", "--on", "local", "--hosts", "a"), "problem: --on and --hosts were both given"),
         (("run-lab", "--lab", "1", "--hosts", "a,a"), "problem: hosts='a,a' is not allowed: write different hosts"),

@@ -310,7 +310,8 @@ def test_the_receipt_ends_the_page(tmp_path: Path) -> None:
     text = words(page(folder))
     end = text[text.rindex("Receipt") :]
     for said in ("$0.00 an hour still bills: nothing of the lab is left", "Estimate $36.82 for 4.00 h",
-                 "Actual $4.42 for 0.480 h, -88 %", "Of these amounts spot: at most this", "It had 2 instance, 1 vpc", "Lab3Stack in us-east-1",
+                 "Actual $4.42 for 0.480 h, -88 %", "Of these amounts spot: at most this",
+                 "It had 2 instance, 1 vpc", "Lab3Stack in us-east-1",
                  "Stands on purpose stack · GuardStack, $0.0001 an hour the guard stays"):  # fmt: skip
         assert said in end
     assert "Left behind" not in end

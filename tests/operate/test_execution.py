@@ -251,7 +251,9 @@ def test_a_node_that_does_not_answer_is_named_before_anything_starts(machines, c
 def test_a_failed_set_up_is_told_in_its_own_words(machines, cluster_of):
     (machine,) = machines(1)
     (machine.home / ".rooflab/ready").write_text("failed: lustre: mount timed out\n")
-    with pytest.raises(Problem, match="node0: set-up failed: lustre: mount timed out: fab ssh --node node0"):
+    with pytest.raises(
+        Problem, match="node0: set-up failed: lustre: mount timed out: read its log by fab ssh --node node0"
+    ):
         execute(cluster_of([machine]), order(bash("one", "true")), Screen())
 
 

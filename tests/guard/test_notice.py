@@ -16,7 +16,9 @@ class Mail:
     """What a test's ticks send."""
 
     def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.bench, self.subjects, self.texts = bench, [], []
+        self.bench = bench
+        self.subjects: list[str] = []
+        self.texts: list[str] = []
         sns = bench.clients("sns")
         bench.answers["sns:Publish"] = {"MessageId": "1"}
         monkeypatch.setattr(sns, "publish", self.publish, raising=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import guard.removal
 import guard.tick
 from guard.inventory import look
 from guard.tick import deadline_of, handler, tick
@@ -184,7 +185,7 @@ def test_where_the_blocks_end_cannot_be_written_the_guard_still_keeps_to_it(
 def test_an_error_in_one_lab_does_not_keep_another_alive(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.stack("Lab1Stack", ttl="1")
     bench.stack("Lab3Stack", ttl="1")
-    real = guard.tick.step
+    real = guard.removal.step
 
     def broken(clients, stack, seen):
         if stack == "Lab1Stack":

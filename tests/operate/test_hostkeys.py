@@ -34,7 +34,7 @@ class FakeAccount(Account):
         self.asked: list[dict[str, Any]] = []
         self.ec2 = SimpleNamespace(get_console_output=self.answer, exceptions=SimpleNamespace(ClientError=ClientError))
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, region: str = "") -> Any:
         return self.ec2
 
     def answer(self, **asked):

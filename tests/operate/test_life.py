@@ -26,7 +26,7 @@ def account(monkeypatch, tmp_path):
 def lab(account) -> str:
     """A stack for 4 h with one g6.xlarge at $0.8048 an hour. Returns the instance."""
     bench = account.bench
-    return bench.instance(bench.subnet(bench.stack(ttl="4")), InstanceType="g6.xlarge")
+    return str(bench.instance(bench.subnet(bench.stack(ttl="4")), InstanceType="g6.xlarge"))
 
 
 def end(account, **more):

@@ -141,8 +141,10 @@ def test_on_spot_the_range_is_shown_and_the_most_of_the_types_counts() -> None:
              "g6.12xlarge": Price(usd_per_hour=4.6, least_usd_per_hour=2.0, source="market, 2026")}  # fmt: skip
     cost = cost_of(LABS[4], rates=rates)
     assert (cost.lines[0].least_usd_per_hour, cost.lines[0].usd_per_hour) == (2.0, 10.5)
-    others = sum(line.usd_per_hour for line in cost.lines[1:])
-    assert (cost.least_usd_per_hour, cost.usd_per_hour) == (pytest.approx(2.0 + others), pytest.approx(10.5 + others))
+    others = total(line.usd_per_hour for line in cost.lines[1:])
+    assert others is not None
+    assert cost.least_usd_per_hour == pytest.approx(2.0 + others)
+    assert cost.usd_per_hour == pytest.approx(10.5 + others)
     assert "the nodes are priced as the dearest of their types" in cost.notes
     console = Console(width=200)
     with console.capture() as shown:
@@ -161,14 +163,14 @@ def test_a_type_without_a_price_among_the_alternatives_makes_the_sum_unknown() -
 def test_the_way_to_a_node_is_priced_as_it_is(access, kinds) -> None:
     lines = cost_of(LABS[0].override(access=access)).lines
     assert [line.kind for line in lines] == ["instance", "volume", *kinds]
-    assert sum(line.usd_per_hour for line in lines[2:]) == (0.005 if kinds == ["address"] else 0.0)
+    assert total(line.usd_per_hour for line in lines[2:]) == (0.005 if kinds == ["address"] else 0.0)
 
 
 def test_what_guardstack_costs_stands_apart_from_the_lab() -> None:
     cost = cost_of(LABS[0])
     assert [line.kind for line in cost.standing] == ["guard", "bucket"]
-    assert cost.standing[0].usd_per_hour * 730 == pytest.approx(0.2)
-    assert cost.usd_per_hour == pytest.approx(sum(line.usd_per_hour for line in cost.lines))
+    assert cost.standing[0].usd_per_hour == pytest.approx(0.2 / 730)
+    assert cost.usd_per_hour == pytest.approx(total(line.usd_per_hour for line in cost.lines))
 
 
 def test_a_larger_file_system_costs_more() -> None:

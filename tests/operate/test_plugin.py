@@ -91,7 +91,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
 class Answering(Account):
     """An account whose Session Manager answers as it is told."""
 
-    def __init__(self, answer: dict[str, str] | ClientError = ANSWER) -> None:  # type: ignore[assignment]
+    def __init__(self, answer: dict[str, str] | ClientError = ANSWER) -> None:
         self.region, self.endpoint = "us-east-1", None
         self.answer = answer
         self.asked: list[dict[str, Any]] = []

@@ -5,6 +5,7 @@ import json
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aws_cdk import App
@@ -105,7 +106,7 @@ def code_of(tree: ast.Module) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [one for one in body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
+            body[:] = [one for one in body if not (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))]
     return ast.dump(tree)
 
 
@@ -244,9 +245,9 @@ def test_a_node_may_send_results_and_know_its_deadline_and_little_else(plain: Sy
         assert "ManagedPolicyArns" not in role["Properties"]
 
 
-def mailed(notify: str) -> dict:
+def mailed(notify: str) -> dict[str, Any]:
     stack = GuardStack(App(), names.GUARD_STACK, notify=notify)
-    return Template.from_stack(stack).to_json()
+    return dict(Template.from_stack(stack).to_json())
 
 
 def test_nobody_is_mailed_unless_somebody_asked_for_it(plain: Synthesis) -> None:

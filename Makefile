@@ -2,12 +2,15 @@
 # make test       the tests
 # make check      ruff, mypy, shellcheck, cdk synth with cdk-nag, cfn-lint, and the tests
 # make bench      what we measure beside our peers: docs/benchmarks.md
+# make soak       LIVES=1000 SEED=1: whole lives of labs under random faults; an ended soak goes on where it was
 LAB  ?= 3
 NAME ?= default
+LIVES ?= 100
+SEED ?= 1
 BIN  := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup rehearse test check bench
+.PHONY: setup rehearse test check bench soak
 .DEFAULT_GOAL := rehearse
 
 setup:
@@ -32,3 +35,7 @@ check: test
 bench:
 	@./setup.sh sshd
 	python -m benchmarks
+
+soak:
+	@./setup.sh sshd
+	python -m tests.soak --lives $(LIVES) --seed $(SEED)

@@ -26,8 +26,11 @@ from operate.sshconfig import write_ssh_config
 from operate.stack import deployed_stack
 from operate.way import choose_way
 
-_BOOT_S = 300.0
-"""A node this young may still be booting; an older one that does not answer is given `_PATIENCE_S`."""
+_YOUNG_S = 300.0
+"""A node this young may still be busy with its boot and is given `_BOOT_S`; an older one `_PATIENCE_S`."""
+_BOOT_S = 60.0
+"""Its sshd has been up since before `hostkeys.pin` returned, for cloud-init shows host keys last: what keeps a node
+from answering longer than this does not pass by itself."""
 _PATIENCE_S = 20.0
 _SETUP_S = 1200.0
 
@@ -88,7 +91,7 @@ class Cluster:
         `wait_s`: longest wait for an answer, in seconds; None waits as long as a node of that age may need to boot.
 
         Raises:
-            Problem: a node does not answer in time, its set-up failed, or it has no torchrun.
+            Problem: a node does not answer in time or refuses the key, its set-up failed, or it has no torchrun.
         """
         limit_s = self._patience() if wait_s is None else wait_s
         began = time.monotonic()
@@ -96,6 +99,9 @@ class Cluster:
             while True:
                 results = self.shells.each(probe_command(self.place))
                 away = {name: result for name, result in results.items() if isinstance(result, Unreachable)}
+                if any(isinstance(result, Problem) and name not in away for name, result in results.items()):
+                    results = {name: result for name, result in results.items() if name not in away}
+                    break
                 if not away or time.monotonic() - began >= limit_s:
                     break
                 say(f"to answer: {', '.join(away)}")
@@ -111,7 +117,7 @@ class Cluster:
         if not launched:
             return 0.0
         age_s = (self.now() - max(launched)).total_seconds()
-        return max(_PATIENCE_S, _BOOT_S - max(0.0, age_s))
+        return _BOOT_S if age_s < _YOUNG_S else _PATIENCE_S
 
     def _await_ready(self, facts: dict[str, Facts], say: Callable[[str], None], sleep: Callable[[float], None]) -> None:
         began = time.monotonic()

@@ -45,11 +45,12 @@ _BOOTING = "is it still booting? try again"
 class RemoteShell:
     """One node's bash over one SSH connection, opened when first needed and again when it broke."""
 
-    def __init__(self, node: Node, connection: Connection, way: Way) -> None:
+    def __init__(self, node: Node, connection: Connection, way: Way, key: Path | None = None) -> None:
         logging.getLogger("paramiko").addHandler(_SILENT)  # else its threads print tracebacks of what is told here
         self.node = node
         self._connection = connection
         self.way = way
+        self.key = key
         self._line: Line | None = None
         self._since = 0.0
         self._lock = Lock()
@@ -71,7 +72,7 @@ class RemoteShell:
             kind, _, encoded = pinned.partition(" ")
             host_key = paramiko.PKey.from_type_string(kind, base64.b64decode(encoded))
             connection.client.get_host_keys().add(host_name(node.address, node.port), kind, host_key)
-        return cls(node, connection, way)
+        return cls(node, connection, way, key)
 
     @classmethod
     def to_host(cls, name: str, spec: str) -> "RemoteShell":
@@ -193,7 +194,7 @@ class RemoteShell:
     def _open(self) -> paramiko.Transport:
         """The live transport. Raises: Unreachable, or Problem where another try would not help."""
         transport = self._connection.client.get_transport()
-        if transport is not None and transport.is_active():
+        if transport is not None and transport.is_authenticated():  # active, too: paramiko looks at both
             return transport
         for pause_s in (*_PAUSES_S, None):
             try:
@@ -222,10 +223,7 @@ class RemoteShell:
         except PasswordRequiredException:
             raise Problem(f"the private key for {where} has a passphrase", "ssh-add it, then try again") from None
         except AuthenticationException as error:
-            raise _Refused(
-                f"{where} does not accept the key of {self._connection.user} ({error})",
-                "was the stack deployed with this clone's .rooflab/id_ed25519.pub? if not, deploy it anew from here",
-            ) from None
+            raise self._refused(where, error) from None
         except (NoValidConnectionsError, TimeoutError, ConnectionRefusedError, socket.gaierror) as error:
             raise self._silent(where, error) from None
         except (SSHException, OSError, EOFError) as error:
@@ -240,6 +238,26 @@ class RemoteShell:
             raise Dropped(
                 f"{where} drops connections ({_reason(error)}; tried {len(_PAUSES_S) + 1} times)", _BOOTING
             ) from None
+
+    def _refused(self, where: str, error: Exception) -> Problem:
+        """No other try would help: cloud-init puts the key in place before it shows the host keys that are pinned."""
+        transport = self._connection.client.get_transport()
+        answered = transport is not None and transport.is_active()  # paramiko calls a broken line a failure, too
+        self.close()
+        if not answered:
+            return Dropped(f"{where} drops connections ({error})", _BOOTING)
+        if "timeout" in str(error):
+            return Unreachable(f"{where} takes over {CONNECT_S:.0f} s to look at a key", _BOOTING)
+        if self.key is None:
+            return Problem(
+                f"{where} refuses the keys of {self._connection.user}",
+                f"add one to its authorized_keys: ssh-copy-id -p {self._connection.port} "
+                f"{self._connection.user}@{self._connection.host}",
+            )
+        return Problem(
+            f"{where} refuses the key {self.key}",
+            "the lab was deployed with another one: deploy it again from here, or put that key in its place",
+        )
 
     def _silent(self, where: str, error: Exception) -> Unreachable:
         return Unreachable(
@@ -281,10 +299,6 @@ def open_shells(
         taken: Way = way if index < way.most else Jump(over=(*first[turn:], *first[:turn]))
         shells[node.name] = RemoteShell.to_node(node, host_keys=host_keys[node.name], key=key, way=taken)
     return shells
-
-
-class _Refused(Unreachable):
-    """sshd answers before cloud-init has put the key in place: worth another try while a node boots."""
 
 
 def _feed(channel: paramiko.Channel, stdin: bytes, until: float) -> None:

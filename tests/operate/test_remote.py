@@ -1,20 +1,26 @@
 """Shells over SSH: pinned keys, clear failures, and no wait without an end."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import types
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import paramiko
 import pytest
 
+from operate.cluster import Cluster
 from operate.nodes import Node
 from operate.problem import Problem
 from operate.remote import RemoteShell
+from operate.screen import Screen
 from operate.shell import Outcome, Unreachable, demand, failures
 from tests.operate.conftest import Machine, shells_to
 
@@ -55,14 +61,69 @@ def test_a_host_that_nobody_pinned_is_refused(machines, key):
         RemoteShell.to_node(machine.node, host_keys=[], key=key).run("true")
 
 
-def test_a_key_that_the_node_does_not_know_is_said_so(machines, tmp_path):
+def test_a_key_that_the_node_does_not_know_is_told_at_once_and_every_time(machines, tmp_path):
     (machine,) = machines(1)
     stranger = tmp_path / "stranger"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)
+    told = (
+        f"node0 (127.0.0.1 port {machine.node.port}) refuses the key {stranger}: "
+        "the lab was deployed with another one: deploy it again from here, or put that key in its place"
+    )
     with shells_to([machine], stranger) as shells:
+        for _ in range(2):
+            result = shells.each("true")["node0"]
+            assert isinstance(result, Problem)
+            assert not isinstance(result, Unreachable), "trying again would be in vain"
+            assert str(result) == told
+    assert "dispatch_protocol_error" not in (machine.folder / "log").read_text()
+
+
+def test_a_lab_whose_key_is_another_is_not_waited_for(machines, key, tmp_path):
+    """Whatever the other nodes do: the node that refuses the key is what is told."""
+    stranger, down = machines(2)
+    shutil.copy(stranger.folder / "host_key.pub", stranger.folder / "authorized_keys")
+    down.stop()
+    shells = shells_to([stranger, down], key)
+    nodes = (stranger.node, replace(down.node, launched=datetime.now(UTC)))
+    with (
+        Cluster(label="Lab3Stack", target="stack", nodes=nodes, shells=shells) as cluster,
+        pytest.raises(Problem) as caught,
+    ):
+        cluster.facts(Screen(), sleep=lambda _: pytest.fail("waited"))
+    assert str(caught.value) == (
+        f"node0 could not answer (node0 (127.0.0.1 port {stranger.node.port}) refuses the key {key}): "
+        "the lab was deployed with another one: deploy it again from here, or put that key in its place"
+    )
+
+
+def test_a_line_that_breaks_while_the_key_is_looked_at_is_no_refusal(machines, key, monkeypatch):
+    monkeypatch.setattr("operate.remote._PAUSES_S", (0, 0))
+
+    def broken(self, *_, **__):
+        self.transport.close()
+        raise paramiko.AuthenticationException("Authentication failed: transport shut down or saw EOF")
+
+    monkeypatch.setattr(paramiko.auth_handler.AuthHandler, "wait_for_response", broken)
+    with shells_to(machines(1), key) as shells:
         result = shells.each("true")["node0"]
-    assert isinstance(result, Problem)
-    assert "does not accept the key" in result.cause
+    assert isinstance(result, Unreachable)
+    assert "drops connections (Authentication failed: transport shut down or saw EOF)" in result.cause
+
+
+def test_a_node_that_does_not_answer_is_waited_for_a_minute_while_young_and_less_later(machines, key, monkeypatch):
+    (machine,) = machines(1)
+    machine.stop()
+    now = [1000.0]
+    monkeypatch.setattr("operate.cluster.time", types.SimpleNamespace(monotonic=lambda: now[0], sleep=None))
+    for age_s, limit_s in ((1, 60), (299, 60), (301, 20)):
+        node = replace(machine.node, launched=datetime.now(UTC) - timedelta(seconds=age_s))
+        began = now[0]
+        with (
+            Cluster(label="Lab3Stack", target="stack", nodes=(node,), shells=shells_to([machine], key)) as cluster,
+            pytest.raises(Problem, match=r"node0 could not answer .*Connection refused"),
+        ):
+            cluster.facts(Screen(), sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
+        assert limit_s <= now[0] - began < limit_s + 4
 
 
 def test_a_machine_that_refuses_connections_is_unreachable(key):

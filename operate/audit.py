@@ -14,7 +14,7 @@ from operate.problem import Problem
 from operate.screen import Screen
 from operate.sweep import Sweep, sweep
 
-_AT_ONCE = 8
+_AT_ONCE = 12
 """Regions that are looked at side by side."""
 
 
@@ -48,7 +48,7 @@ def _show(found: Sweep, screen: Screen) -> None:
 def _show_regions(account: Account, stack: str, screen: Screen, *, json: bool) -> None:
     enabled, others = regions(account)
     with screen.stage(f"looking into {len(enabled)} regions"), ThreadPoolExecutor(_AT_ONCE) as pool:
-        sweeps = dict(zip(enabled, pool.map(lambda region: _sweep(region, stack), enabled), strict=True))
+        sweeps = dict(zip(enabled, pool.map(lambda region: _sweep(account, region, stack), enabled), strict=True))
     found = {region: one for region, one in sweeps.items() if isinstance(one, Sweep)}
     denied = {region: str(one) for region, one in sweeps.items() if isinstance(one, Problem)}
     residual = None if denied else total(one.residual_usd_per_hour for one in found.values())
@@ -92,9 +92,9 @@ def regions(account: Account) -> tuple[Sequence[str], Sequence[str]]:
     return sorted({row["RegionName"] for row in rows} - set(disabled)), disabled
 
 
-def _sweep(region: str, stack: str) -> Sweep | Problem:
+def _sweep(account: Account, region: str, stack: str) -> Sweep | Problem:
     try:
-        return sweep(Account(region), stack)
+        return sweep(Account(region, beside=account), stack)
     except Problem as problem:
         return problem
     except (BotoCoreError, ClientError) as error:

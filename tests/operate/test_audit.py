@@ -8,6 +8,7 @@ from rich.console import Console
 
 from guard.inventory import Call
 from operate import audit
+from operate.account import Account
 from operate.problem import Problem
 from operate.screen import Screen
 from operate.sweep import Sweep, shell, sweep
@@ -150,6 +151,16 @@ def test_where_buckets_may_not_be_listed_the_residual_is_unknown(account) -> Non
     assert not found.clean
 
 
+def test_regions_share_what_takes_long_to_read(monkeypatch) -> None:
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(key, "test")
+    first = Account("us-east-1")
+    others = [Account(region, beside=first) for region in ("eu-west-1", "eu-west-2")]
+    models = [one.client("ec2").meta.service_model.metadata for one in (first, *others)]
+    assert all(model is models[0] for model in models)
+    assert [one.client("ec2").meta.region_name for one in (first, *others)] == ["us-east-1", "eu-west-1", "eu-west-2"]
+
+
 def test_all_regions_are_looked_at_and_those_not_enabled_or_denied_are_named(account, monkeypatch, capsys) -> None:
     account.bench.volume(TagSpecifications=account.bench.tags("volume"))
     rows = [{"RegionName": name, "OptInStatus": status} for name, status in (
@@ -159,7 +170,8 @@ def test_all_regions_are_looked_at_and_those_not_enabled_or_denied_are_named(acc
     account.bench.answers["ec2:DescribeRegions"] = {"Regions": rows}
     empty = Sweep(region="eu-west-1", left=(), standing=(), not_looked_at={})
 
-    def look_into(other, stack):
+    def look_into(beside, other, stack):
+        assert beside is account
         if other == "sa-east-1":
             return Problem("AWS denies DescribeStacks to these credentials", "ask")
         return sweep(account, stack) if other == account.region else empty

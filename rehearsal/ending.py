@@ -38,6 +38,7 @@ class Endings(Orders):
                 if self.holds.over("instance", since):
                     del _leaving[id]
                     self._take_away(instance)
+                    instance._reason = _asked(since)
 
     def standing(self) -> list[Any]:
         """Instances that have not ended."""
@@ -62,10 +63,11 @@ class Endings(Orders):
         ended = [instance for instance in instances if instance.state in ("shutting-down", "terminated")]
         alive = {instance.id: instance for instance in instances if instance not in ended}
         changes = [_change(instance, instance.state, instance.state_code) for instance in ended]
+        since = clock.now()
         for instance in alive.values():
             changes.append(_change(instance, "shutting-down", 32))
             instance._state.name, instance._state.code = "shutting-down", 32
-        since = clock.now()
+            instance._reason = _asked(since)
 
         def down(id: str) -> None:
             with _lock:
@@ -100,6 +102,11 @@ class Endings(Orders):
             self.group(instance.placement.group_name).members.discard(instance.id)
         for reservation in self.capacity.values():
             reservation.users.discard(instance.id)
+
+
+def _asked(at: datetime) -> str:
+    """The reason of an end, with the time at which it was asked for: billing stops there, not when all is gone."""
+    return f"User initiated ({at:%Y-%m-%d %H:%M:%S} GMT)"
 
 
 def _change(instance: Any, name: str, code: int) -> dict[str, Any]:

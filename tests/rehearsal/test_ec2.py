@@ -1,6 +1,7 @@
 """Launching and ending instances: what AWS gives, and what it refuses."""
 
 import base64
+import re
 from datetime import datetime
 from typing import Any
 
@@ -71,6 +72,19 @@ def test_terminating_twice_is_no_error_and_leaves_nothing(lab: Lab) -> None:
     ]
     with pytest.raises(ClientError, match=r"InvalidInstanceID\.NotFound"):
         lab.ec2.terminate_instances(InstanceIds=["i-00000000000000000"])
+
+
+def test_an_end_bears_the_time_at_which_it_was_asked_for_and_not_that_at_which_all_was_gone(lab: Lab) -> None:
+    """Billing stops there, and receipts read it."""
+    (node,) = lab.run()
+    ids = [node["InstanceId"]]
+    lab.ec2.terminate_instances(InstanceIds=ids)
+    (asked,) = lab.ec2.describe_instances(InstanceIds=ids)["Reservations"][0]["Instances"]
+    control.advance(lab.world.name, 300, root=lab.world.root)
+    lab.await_state("terminated", *ids)
+    (gone,) = lab.ec2.describe_instances(InstanceIds=ids)["Reservations"][0]["Instances"]
+    assert gone["StateTransitionReason"] == asked["StateTransitionReason"]
+    assert re.fullmatch(r"User initiated \(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d GMT\)", gone["StateTransitionReason"])
 
 
 def test_a_type_with_many_cards_gets_all_its_interfaces(lab: Lab) -> None:
@@ -251,6 +265,7 @@ def test_a_capacity_block_takes_only_launches_that_name_it_and_ends_them_half_an
     _refused(lab, "InvalidParameterCombination", f"reserves p5.48xlarge in {block['AvailabilityZone']}, not", **order,
              **market, NetworkInterfaces=[elsewhere])  # fmt: skip
     (node,) = lab.run(**order, **market)
+    assert node["InstanceLifecycle"] == "capacity-block"
     _refused(lab, "ReservationCapacityExceeded", "does not have sufficient compatible and available capacity", **order,
              **market)  # fmt: skip
     with pytest.raises(ClientError, match="cannot be cancelled"):

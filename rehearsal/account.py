@@ -3,11 +3,13 @@
 import json
 import uuid
 from collections.abc import Callable
+from functools import cache
+from itertools import product
 from typing import Any
 
 from rehearsal import clock
 from rehearsal.errors import NotRehearsed
-from rehearsal.settings import IMAGES, REGION, image_id
+from rehearsal.settings import IMAGES, image_id
 
 _INCOMPLETE = {"resourcegroupstaggingapi": "fleets, placement groups and file systems would be missing"}
 """Services whose answers would look whole and are not, by what they lack."""
@@ -22,6 +24,8 @@ def prepare(account: str, seed: int) -> None:
     mock_random.seed(seed)
     # Request ids are drawn for every poll: from the seeded source they would make all other ids depend on timing.
     responses.gen_amzn_requestid_long = _request_id
+    # moto lists all methods of a service's class, 700 for EC2, for every request.
+    responses.method_names_from_class = cache(responses.method_names_from_class)
     _answer_unknown_calls(responses.BaseResponse)
     _publish_images(account)
     _mend_buckets()
@@ -68,9 +72,9 @@ def _answer_unknown_calls(base: Any) -> None:
 def _publish_images(account: str) -> None:
     from moto.ssm.models import Parameter, ssm_backends
 
-    parameters = ssm_backends[account][REGION]._parameters
-    for name in IMAGES:
-        parameters[name].append(
+    backends = ssm_backends[account]
+    for region, name in product(backends.regions, IMAGES):
+        backends[region]._parameters[name].append(
             Parameter(
                 account_id=account, name=name, value=image_id(name), parameter_type="String", description=None,
                 allowed_pattern=None, keyid=None, last_modified_date=clock.now(), version=1, data_type="aws:ec2:image",

@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable
 from email.utils import format_datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,8 @@ class World:
         self.ticks.begun = lambda: self.injection.happen("tick", "")
         self.ticks.settles = (self.machines.settle, engine.settle)
         self._moto = DomainDispatcherApplication(create_backend_app)
+        # moto tries the patterns of all services, for every request and under a lock.
+        self._moto.get_backend_for_host = cache(self._moto.get_backend_for_host)
 
     def _environment(self, who: str) -> dict[str, str]:
         """Environment that reaches this rehearsal and nothing else."""

@@ -12,9 +12,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from labs.catalog import Lab
 from labs.instances import instance_type
 from labs.names import GUARD_STACK, Output
+from labs.prices import dollars
 from operate import laptop, launch, secret
 from operate.account import Account
-from operate.bill import frozen_cost
+from operate.bill import frozen_cost, spent
 from operate.cluster import Cluster
 from operate.deadline import read_deadline
 from operate.fetch import fetch, fetch_shipped
@@ -183,11 +184,18 @@ def _status(cluster: Cluster, run: Run) -> Callable[[], str]:
 
     def status() -> str:
         now = cluster.now()
-        dollars = cost(run, now)
-        elapsed = clock((now - started).total_seconds())
-        return elapsed if dollars is None else f"{elapsed} · ${dollars:.2f} so far"
+        return " · ".join(filter(None, (clock((now - started).total_seconds()), _so_far(run, now))))
 
     return status
+
+
+def _so_far(run: Run, now: datetime) -> str:
+    """What the run's lab has cost since it was made, all of it; on the user's own machines what the run has."""
+    frozen = run.document.get("cost")
+    if frozen:
+        return f"{run.document['stack']} {dollars(spent(frozen['things'], now))} so far"
+    usd = cost(run, now)
+    return "" if usd is None else f"{dollars(usd)} so far"
 
 
 def _push(cluster: Cluster, screen: Screen) -> Tree | None:

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from operate.execution import Order, execute
 from operate.fetch import fetch
 from operate.launch import Job
 from operate.problem import Problem
-from operate.runs import find_run
+from operate.runs import Run, find_run
 from operate.screen import Screen
 from operate.verdict import verdict
 from tests.operate.conftest import git
@@ -47,6 +48,26 @@ def test_records_logs_and_codes_of_every_node_come_home(machines, cluster_of, ca
     shown = capsys.readouterr().out
     assert "[node1] hi from node1 of 2" in shown
     assert "[node0] two: done after 0:00" in shown
+
+
+def test_a_run_that_goes_on_tells_what_its_whole_lab_has_cost_so_far(tmp_path):
+    now = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
+    things = [
+        {"id": "i-1", "created": "2026-11-21T11:30:00Z", "usd_per_hour": 4.0},
+        {"id": "fs-1", "created": "2026-11-21T11:00:00Z", "usd_per_hour": 0.5},
+    ]
+    document = {
+        "stack": "Lab3Stack",
+        "started": "2026-11-21T12:00:00Z",
+        "usd_per_hour": 4.0,
+        "cost": {"things": things},
+    }
+    run = Run(tmp_path, document)
+    assert execution._so_far(run, now) == "Lab3Stack $4.75 so far", "from the stack's creation, its file system too"
+    things[1]["usd_per_hour"] = None
+    assert execution._so_far(run, now) == "Lab3Stack unknown so far", "never less than it is"
+    assert execution._so_far(Run(tmp_path, {**document, "cost": None}), now) == "$2.00 so far"
+    assert execution._so_far(Run(tmp_path, {**document, "cost": None, "usd_per_hour": None}), now) == ""
 
 
 def test_a_workload_that_fails_on_one_node_is_named_and_the_rest_still_runs(machines, cluster_of):

@@ -7,7 +7,7 @@ import ast
 import re
 from pathlib import Path
 
-from aws_cdk import CfnOutput, Duration, LegacyStackSynthesizer, RemovalPolicy, Stack, Tags
+from aws_cdk import CfnDeletionPolicy, CfnOutput, Duration, LegacyStackSynthesizer, RemovalPolicy, Stack, Tags
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -57,7 +57,7 @@ class GuardStack(Stack):
     """What stands when no lab does."""
 
     def __init__(self, scope: Construct, id: str, *, notify: str = "") -> None:
-        """`notify`: address that is mailed about labs' ends; "" mails nobody.
+        """`notify`: address that is mailed about labs' ends, from then on; "" adds nobody and takes nobody away.
 
         Raises:
             ValueError: `notify` is no address.
@@ -93,7 +93,7 @@ class GuardStack(Stack):
         acknowledge(self.bucket, BUCKET)
         role = self._node_role()
         self.instance_profile = iam.CfnInstanceProfile(self, "NodeProfile", roles=[role.role_name])
-        self._guard(self._topic(notify) if notify else None)
+        self._guard(self._topic(notify))
         CfnOutput(self, names.Output.RESULTS_BUCKET, value=self.bucket.bucket_name)
         # Exported whichever labs stand in the app, so that one lab's overrides never change this template.
         self.export_value(self.bucket.bucket_name)
@@ -107,12 +107,17 @@ class GuardStack(Stack):
         return role
 
     def _topic(self, notify: str) -> sns.Topic:
+        """The topic always stands: a deploy that does not know the address must not silence the guard."""
         topic = sns.Topic(self, "Notices", display_name="Rooflab: labs' ends")
-        sns.Subscription(self, "Mail", topic=topic, protocol=sns.SubscriptionProtocol.EMAIL, endpoint=notify)
         acknowledge(topic, TOPIC)
+        if notify:
+            mail = sns.CfnSubscription(self, "Mail", topic_arn=topic.topic_arn, protocol="email", endpoint=notify)
+            # Kept by a template that lacks it, replaced by one with another address; it goes with the topic at last.
+            mail.apply_removal_policy(RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)
+            mail.cfn_options.update_replace_policy = CfnDeletionPolicy.DELETE
         return topic
 
-    def _guard(self, topic: sns.Topic | None) -> None:
+    def _guard(self, topic: sns.Topic) -> None:
         log = logs.LogGroup(
             self,
             "GuardLog",
@@ -124,10 +129,9 @@ class GuardStack(Stack):
         log.grant_write(role)
         for statement in guard_statements(self):
             role.add_to_policy(statement)
-        if topic:
-            for statement in notice_statements(self, topic):
-                role.add_to_policy(statement)
-        acknowledge(role, GUARD_ROLE | (NOTICES if topic else {}))
+        for statement in notice_statements(self, topic):
+            role.add_to_policy(statement)
+        acknowledge(role, GUARD_ROLE | NOTICES)
         function = lambda_.Function(
             self,
             "Guard",
@@ -138,7 +142,7 @@ class GuardStack(Stack):
             role=role,
             log_group=log,
             memory_size=256,
-            environment={"TOPIC": topic.topic_arn} if topic else None,
+            environment={"TOPIC": topic.topic_arn},
             timeout=Duration.minutes(4),  # below the schedule's period: two ticks never overlap
         )
         caller = iam.Role(self, "ScheduleRole", assumed_by=iam.ServicePrincipal("scheduler.amazonaws.com"))

@@ -132,7 +132,7 @@ def guard_statements(stack: Stack) -> list[iam.PolicyStatement]:
 
 
 def notice_statements(stack: Stack, topic: sns.ITopic) -> list[iam.PolicyStatement]:
-    """What the guard's role may do besides, where somebody is mailed."""
+    """What the guard's role may do besides, to tell whoever wants to be mailed."""
     path = TOLD.lstrip("/")
     told = [stack.format_arn(service="ssm", resource="parameter", resource_name=name) for name in (path, f"{path}/*")]
     return [

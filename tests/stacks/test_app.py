@@ -99,7 +99,7 @@ def test_whoever_is_to_be_notified_is_the_guards_to_know(folder: Path) -> None:
     (mail,) = of_type(read(folder / "told", "GuardStack"), "AWS::SNS::Subscription").values()
     assert (mail["Properties"]["Protocol"], mail["Properties"]["Endpoint"]) == ("email", "me@example.org")
     stacks_of(folder / "untold")
-    assert not of_type(read(folder / "untold", "GuardStack"), "AWS::SNS::Topic")
+    assert not of_type(read(folder / "untold", "GuardStack"), "AWS::SNS::Subscription")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import cfnlint
 import pytest
 from aws_cdk import App
 from aws_cdk.assertions import Template
@@ -250,25 +251,43 @@ def mailed(notify: str) -> dict[str, Any]:
     return dict(Template.from_stack(stack).to_json())
 
 
-def test_nobody_is_mailed_unless_somebody_asked_for_it(plain: Synthesis) -> None:
-    assert not of_type(plain.guard, "AWS::SNS::Topic")
-    (function,) = of_type(plain.guard, "AWS::Lambda::Function").values()
-    assert "Environment" not in function["Properties"]
-    assert not allowed(plain.guard, "GuardRole", "sns:Publish")
-    assert not allowed(plain.guard, "GuardRole", "ssm:GetParametersByPath")
+def test_the_topic_stands_and_the_guard_may_tell_it_whether_or_not_a_deploy_names_an_address() -> None:
+    """A later deploy, such as a lab's, does not know the address: it must not end the mails."""
+    told, untold = mailed("me@example.org"), mailed("")
+    assert not of_type(untold, "AWS::SNS::Subscription")
+    (mail,) = of_type(told, "AWS::SNS::Subscription")
+    del told["Resources"][mail]
+    assert told == untold, "nothing else differs, so nothing else changes"
 
 
-def test_who_asks_for_notices_gets_a_topic_and_the_guard_may_use_nothing_else() -> None:
-    template = mailed("me@example.org")
-    ((topic, _),) = of_type(template, "AWS::SNS::Topic").items()
-    (mail,) = of_type(template, "AWS::SNS::Subscription").values()
+def test_an_address_that_was_given_once_is_kept_by_deploys_without_it_and_replaced_by_another() -> None:
+    (mail,) = of_type(mailed("me@example.org"), "AWS::SNS::Subscription").values()
     assert (mail["Properties"]["Protocol"], mail["Properties"]["Endpoint"]) == ("email", "me@example.org")
-    (function,) = of_type(template, "AWS::Lambda::Function").values()
+    assert (mail["DeletionPolicy"], mail["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Delete")
+
+
+def test_the_guard_publishes_to_its_topic_and_keeps_what_it_told_and_no_more(plain: Synthesis) -> None:
+    ((topic, made),) = of_type(plain.guard, "AWS::SNS::Topic").items()
+    assert made.get("DeletionPolicy", "Delete") == "Delete", "and with the topic go its subscriptions"
+    (function,) = of_type(plain.guard, "AWS::Lambda::Function").values()
     assert function["Properties"]["Environment"] == {"Variables": {"TOPIC": {"Ref": topic}}}
-    (tell,) = allowed(template, "GuardRole", "sns:Publish")
+    (tell,) = allowed(plain.guard, "GuardRole", "sns:Publish")
     assert tell["Resource"] == {"Ref": topic}
-    told = allowed(template, "GuardRole", "ssm:GetParametersByPath")[0]["Resource"]["Fn::Join"][1][-1]
+    told = allowed(plain.guard, "GuardRole", "ssm:GetParametersByPath")[0]["Resource"]["Fn::Join"][1][-1]
     assert told.endswith(":parameter/rooflab/told")
+
+
+def test_what_the_guard_removes_only_by_its_tag_can_be_told_by_a_tag() -> None:
+    """The service authorization reference, as cfn-lint carries it: where an action ignored the tag of its resource,
+    the condition would never hold, and the guard could not remove that thing in AWS."""
+    reference = json.loads((Path(cfnlint.__file__).parent / "data/AdditionalSpecs/Policies.json").read_text())
+    for action in permissions.REMOVE:
+        service, _, name = action.partition(":")
+        kinds = reference[service]["Actions"][name.lower()]["Resources"]
+        assert kinds, action
+        for kind in kinds:
+            keys = reference[service]["Resources"][kind]["ConditionKeys"]
+            assert any(key.startswith("aws:ResourceTag") for key in keys), (action, kind)
 
 
 @pytest.mark.parametrize("notify", ["me", "me@example", "a@b.c,d@e.f", "me@ example.org"])

@@ -65,6 +65,8 @@ class Instances(Endings):
                 instance.spot_instance_request_id = f"sir-{mock_random.get_random_hex(8)}"
             if room:
                 instance.capacity_reservation_id = room.id
+                if room.block:
+                    instance.lifecycle = "capacity-block"
                 room.users.add(instance.id)
             self.machines.boot(instance)
         return reservation

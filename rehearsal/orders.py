@@ -119,7 +119,13 @@ class Orders(PlacementGroups, Reservations, EC2Response):  # type: ignore[misc] 
 
     def _check_zone(self, kind: str, zone: str) -> None:
         zones = offered(self.region, kind)
-        if zones and zone not in zones:
+        if not zones:
+            raise AwsError(
+                "Unsupported",
+                "The requested configuration is currently not supported. Please check the documentation for supported "
+                "configurations.",
+            )
+        if zone not in zones:
             raise AwsError(
                 "Unsupported",
                 f"Your requested instance type ({kind}) is not supported in your requested Availability Zone ({zone}). "

@@ -114,6 +114,8 @@ def test_what_ec2_refuses_is_refused(lab: Lab) -> None:
     _refused(lab, "InvalidParameterCombination", "subnet ID", SubnetId=lab.subnet)
     _refused(lab, "InvalidParameterCombination", "security groups", SecurityGroupIds=[lab.group])
     _refused(lab, "InvalidParameterValue", "did you mean", InstanceType="g6.13xlarge")
+    # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-discovery.html: not every region has every type
+    _refused(lab, "Unsupported", "requested configuration is currently not supported", InstanceType="p5e.48xlarge")
     _refused(lab, "InvalidParameterValue", "16384", UserData=base64.b64encode(b"x" * 16385).decode())
     _refused(lab, "InvalidAMIID.NotFound", ImageId="ami-00000000000000000")
     _refused(lab, "InvalidParameterValue", "/nowhere", ImageId="resolve:ssm:/nowhere")

@@ -92,6 +92,12 @@ def test_the_images_of_the_public_parameters_exist(world: World) -> None:
     assert {image["RootDeviceName"] for image in shown} == {"/dev/sda1"}
 
 
+def test_every_region_has_the_images(world: World) -> None:
+    found = world.client("ssm", region="eu-north-1").get_parameters(Names=list(IMAGES))["Parameters"]
+    ids = [image["Value"] for image in found]
+    assert len(world.client("ec2", region="eu-north-1").describe_images(ImageIds=ids)["Images"]) == len(IMAGES)
+
+
 def test_managed_policies_can_be_attached(world: World) -> None:
     iam = world.client("iam")
     policy = {"Version": "2012-10-17", "Statement": []}

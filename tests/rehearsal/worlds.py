@@ -31,7 +31,7 @@ class World:
     def client(self, service: str, **given: Any) -> Any:
         return boto3.client(
             service,
-            region_name="us-east-1",
+            region_name=given.get("region", "us-east-1"),
             endpoint_url=self.environment["AWS_ENDPOINT_URL"],
             aws_access_key_id=given.get("key", self.environment["AWS_ACCESS_KEY_ID"]),
             aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],

@@ -28,4 +28,13 @@ sed -i '\# /fsx lustre #d' "$ROOT/etc/fstab"
 rm -rf "$user/rooflab-runs" "$user/.cache/huggingface/token" "$user/.bash_history" "$user/.python_history" \
   "$user/.netrc" "$user/.ssh/known_hosts"
 apt-get clean
+# Each instance must make an id of its own, which systemd does where the file is empty; were it missing, systemd would
+# take the start for the system's first and enable its units anew. This node keeps its id as systemd does in such a
+# start, by a mount: https://www.freedesktop.org/software/systemd/man/latest/machine-id.html#First%20Boot%20Semantics
+id=$ROOT/etc/machine-id
+if ! mountpoint -q "$id"; then
+  install -D -m 0444 "$id" "$ROOT/run/rooflab/machine-id"
+  : >"$id"
+  mount --bind "$ROOT/run/rooflab/machine-id" "$id"
+fi
 sync

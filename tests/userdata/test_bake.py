@@ -22,9 +22,11 @@ def node(tmp_path: Path) -> Node:
     assert made.boot(*STEPS) == "ok"
     for name in ("home/ubuntu/rooflab-runs/20261121-030500-lab3/run.log", "home/ubuntu/.bash_history",
                  "home/ubuntu/.cache/huggingface/token", "home/ubuntu/.ssh/authorized_keys",
-                 "var/lib/rooflab/deadline", "var/lib/rooflab/notice"):  # fmt: skip
+                 "var/lib/rooflab/deadline", "var/lib/rooflab/notice", "etc/machine-id"):  # fmt: skip
         (made.root / name).parent.mkdir(parents=True, exist_ok=True)
         (made.root / name).write_text("1\n")
+    made.command("mount", 'touch "$ROOT/etc/mounted"')
+    made.command("mountpoint", '[ -e "$ROOT/etc/mounted" ]')
     return made
 
 
@@ -82,9 +84,19 @@ def test_a_bake_removes_what_is_the_users_and_leaves_the_node_usable(node: Node)
     assert calls(node, "uv venv") == calls(node, "uv venv")[:1]
 
 
+def test_instances_of_an_image_make_machine_ids_of_their_own_and_the_node_keeps_its_own(node: Node) -> None:
+    assert bake(node).returncode == 0
+    held, id = node.root / "run/rooflab/machine-id", node.root / "etc/machine-id"
+    assert id.read_text() == "", "missing, it would be a first start to systemd, which enables units anew"
+    assert held.read_text() == "1\n"
+    assert f"mount --bind {held} {id}" in node.calls
+
+
 def test_baking_twice_is_harmless(node: Node) -> None:
     assert bake(node).returncode == 0
     assert bake(node).returncode == 0
+    assert (node.root / "run/rooflab/machine-id").read_text() == "1\n"
+    assert len(calls(node, "mount --bind")) == 1
 
 
 def test_a_node_that_is_not_ready_is_not_baked(node: Node) -> None:

@@ -15,8 +15,6 @@ from stacks.acknowledged import NODE, acknowledge
 from stacks.boot import UserData
 from stacks.network import Network, named
 
-_GPU_IMAGE = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
-_CPU_IMAGE = "/aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id"
 _TOKEN = re.compile(r"(\$\{Token\[[^\]]*\]\})")
 """What CDK puts into text in the place of a value that only CloudFormation knows."""
 NAMED_NODES = 16
@@ -32,10 +30,8 @@ def image_id(lab: Lab) -> str:
     """
     if lab.image.startswith("ami-"):
         return lab.image
-    gpu = lab.instance.gpus > 0
-    if lab.image == "baked":
-        return f"resolve:ssm:{names.IMAGE_PARAMETER.format(kind='gpu' if gpu else 'cpu')}"
-    return f"resolve:ssm:{_GPU_IMAGE if gpu else _CPU_IMAGE}"
+    kind = "gpu" if lab.instance.gpus else "cpu"
+    return f"resolve:ssm:{names.IMAGE_PARAMETER.format(kind=kind) if lab.image else names.PUBLIC_IMAGES[kind]}"
 
 
 def tags(lab: Lab) -> dict[str, str]:

@@ -72,6 +72,7 @@ class Rehearsal:
 
     def calls(self) -> list[tuple[datetime, str, str]]:
         """Time, action and caller of every request so far."""
+        control.status(NAME, root=self.folder)  # which writes down what is still in memory
         (log,) = self.folder.rglob("calls.jsonl")
         rows = map(json.loads, log.read_text().splitlines())
         return [(datetime.fromisoformat(row["time"]), row["action"], row["by"]) for row in rows]

@@ -15,6 +15,7 @@ from moto.moto_api._internal import mock_random
 from rehearsal import clock
 from rehearsal.errors import AwsError, NotRehearsed
 from rehearsal.filters import matching
+from rehearsal.firewall import admits
 from rehearsal.holds import Holds
 from rehearsal.tunnel import Refusal, Tunnel
 
@@ -153,22 +154,14 @@ def target(endpoints: dict[str, Endpoint], holds: Holds, instances: list[Any], i
 def demand_admitted(endpoint: Endpoint, instance: Any) -> None:
     """Raises: ConnectionRefusedError, a security group on the way lets nothing through."""
     theirs, ours = instance.nics[0].group_set, endpoint.interface._group_set
-    incoming = any(_admits(group.ingress_rules, ours, endpoint.interface.private_ip_address) for group in theirs)
-    if not incoming or not any(_admits(group.egress_rules, theirs, instance.private_ip) for group in ours):
+    into = [rule for group in theirs for rule in group.ingress_rules]
+    out = [rule for group in ours for rule in group.egress_rules]
+    here, there = endpoint.interface.private_ip_address, instance.private_ip
+    admitted = admits(into, groups=[group.id for group in ours], addresses=(here,))
+    if not admitted or not admits(out, groups=[group.id for group in theirs], addresses=(there,)):
         raise ConnectionRefusedError(f"no security group lets {endpoint.id} reach {instance.id}")
 
 
 def _ssh_port(instance: Any) -> int:
     tags = {tag["key"]: tag["value"] for tag in instance.get_tags()}
     return int(tags.get("rooflab:ssh-port", 22))
-
-
-def _admits(rules: list[Any], peers: Any, address: str) -> bool:
-    ids = {group.id for group in peers}
-    for rule in rules:
-        named = (rule.source_group or {}).get("GroupId")
-        inside = rule.cidr_ipv4 and ipaddress.ip_address(address) in ipaddress.ip_network(rule.cidr_ipv4, strict=False)
-        fits = rule.ip_protocol == "-1" or (rule.ip_protocol == "tcp" and rule.from_port <= 22 <= rule.to_port)
-        if fits and (named in ids or inside):
-            return True
-    return False

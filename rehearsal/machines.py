@@ -1,6 +1,5 @@
 """From EC2's records to machines: what an instance's node is given, and when its door is open."""
 
-import ipaddress
 import re
 import threading
 import warnings
@@ -11,10 +10,10 @@ from typing import Any
 from moto.core import DEFAULT_ACCOUNT_ID
 
 from labs.names import TAG_SSH_PORT, TAG_SSH_USER
-from rehearsal import cloudinit, fsx
+from rehearsal import cloudinit, firewall, fsx
 from rehearsal.nodes import Boot, Node, Nodes
 
-_OPERATOR = ipaddress.ip_address("127.0.0.1")
+_OPERATOR = "127.0.0.1"
 GRACE_S = 10.0
 """Longest, in real seconds, that processes may take to heed a SIGTERM when their node is terminated. Debian's and
 Ubuntu's systemd gives them 90: https://www.freedesktop.org/software/systemd/man/latest/systemd-system.conf.html"""
@@ -102,9 +101,10 @@ class Machines:
     def readmit(self) -> None:
         """Look at every machine's security groups again and open or close its door."""
         with self._lock:
-            for id, instance in self._instances.items():
-                if node := self.nodes.find(id):
-                    self.nodes.admit(node, any(_admits(group, node.port) for group in _groups(instance)))
+            ports = {id: node.port for id in self._instances if (node := self.nodes.find(id))}
+            standing = {id: self._instances[id] for id in ports}
+            operator = [id for id, instance in standing.items() if _admits_operator(instance, ports[id])]
+            self.nodes.admit(operator, firewall.visitors(standing, ports))
 
     def alias(self, interface: Any) -> None:
         """Let the elastic addresses of an instance's first interface lead to its machine, and no others."""
@@ -177,18 +177,6 @@ def _bucket(text: str) -> str:
     return str(names[0]) if names else ""
 
 
-def _groups(instance: Any) -> list[Any]:
-    return list(instance.nics[0].group_set)
-
-
-def _admits(group: Any, port: int) -> bool:
-    return any(_rule_admits(rule, port) for rule in group.ingress_rules)
-
-
-def _rule_admits(rule: Any, port: int) -> bool:
-    cidr = rule.cidr_ipv4
-    if not cidr or _OPERATOR not in ipaddress.ip_network(cidr, strict=False):
-        return False
-    if rule.ip_protocol == "-1":
-        return True
-    return rule.ip_protocol == "tcp" and any(rule.from_port <= wanted <= rule.to_port for wanted in (22, port))
+def _admits_operator(instance: Any, port: int) -> bool:
+    rules = (rule for group in instance.nics[0].group_set for rule in group.ingress_rules)
+    return firewall.admits(rules, groups=(), addresses=(_OPERATOR,), port=port)

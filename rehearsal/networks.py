@@ -22,6 +22,12 @@ class Networks(Instances):
     def revoke_security_group_ingress(self) -> ActionResult:
         return self._then_readmit(super().revoke_security_group_ingress())
 
+    def authorize_security_group_egress(self) -> ActionResult:
+        return self._then_readmit(super().authorize_security_group_egress())
+
+    def revoke_security_group_egress(self) -> ActionResult:
+        return self._then_readmit(super().revoke_security_group_egress())
+
     def modify_security_group_rules(self) -> ActionResult:
         return self._then_readmit(super().modify_security_group_rules())
 

@@ -1,6 +1,5 @@
 """Nodes: every running instance becomes a machine one can reach by SSH, with its own address, home and host key."""
 
-import itertools
 import os
 import pwd
 import shlex
@@ -9,20 +8,19 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from rehearsal import processes
-from rehearsal.keeper import Init, InitOrder, Keeper
+from rehearsal import doors, processes
+from rehearsal.addresses import Addresses
+from rehearsal.init import InitOrder
+from rehearsal.keeper import Init, Keeper
+from rehearsal.origin import RECORD
 
-SSH_PORT = 2222
-"""Port of every node on Linux, where each node has an address of its own; 22 would need root."""
-_ADDRESSES = 4000
-"""Nodes that all rehearsals of a machine may have at a time."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/homebrew/bin"
 _SFTP = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server",
          "/usr/lib/ssh/sftp-server")  # fmt: skip
@@ -57,6 +55,8 @@ class Node:
     """Elastic addresses that lead here."""
     admitted: bool = False
     """Whether a security group lets the operator in."""
+    visitors: frozenset[str] = frozenset()
+    """Instances that security groups let in."""
     refused: bool = False
     """Whether its sshd takes no connection, whatever the security groups say."""
     every: int = 0
@@ -80,7 +80,7 @@ class Nodes:
         self._sshd = sshd
         self._lock = threading.RLock()
         self._nodes: dict[str, Node] = {}
-        self._addresses = _Addresses()
+        self._addresses = Addresses()
 
     @property
     def user(self) -> str:
@@ -126,16 +126,28 @@ class Nodes:
                 config=str(node.folder / "sshd_config"),
                 log=str(self._state / "logs" / f"{node.instance}.log"),
                 environment={"PATH": _PATH, **self._marks(node)},
+                instance=node.instance,
+                state=str(self._state),
             )
             node.init = self._keeper.boot(order)
             record(self._state, node.init.pid, node.instance)
             self._open(node)
 
-    def admit(self, node: Node, admitted: bool) -> None:
-        """Open or close the node's door. A session that stands goes on, as on AWS."""
+    def admit(self, operator: Iterable[str], visitors: Mapping[str, frozenset[str]]) -> None:
+        """Open or close doors: to the operator, of these instances; to other instances, by instance.
+
+        A session that stands goes on, as on AWS.
+        """
         with self._lock:
-            if node.admitted != admitted:
-                node.admitted = admitted
+            welcome, changed = set(operator), []
+            for node in self._nodes.values():
+                door = node.instance in welcome, visitors.get(node.instance, frozenset())
+                if door != (node.admitted, node.visitors):
+                    node.admitted, node.visitors = door
+                    changed.append(node)
+            if changed:
+                doors.write(self._state, {node.instance: node.visitors for node in self._nodes.values()})
+            for node in changed:
                 self._open(node)
 
     def alias(self, node: Node, address: str, *, present: bool) -> None:
@@ -147,7 +159,8 @@ class Nodes:
     def _open(self, node: Node) -> None:
         if node.init is not None and not node.ending:
             addresses = [(node.address, node.port), *((alias, node.port) for alias in sorted(node.aliases))]
-            node.init.listen(addresses if node.admitted and not node.refused else [])
+            expected = node.admitted or node.visitors - {node.instance}
+            node.init.listen(addresses if expected and not node.refused else [], operator=node.admitted)
 
     def connect(self, instance: str) -> socket.socket:
         """A connection to the node's sshd, whether its door is open or not: the end of a tunnel.
@@ -286,50 +299,7 @@ def _host_key(address: str) -> tuple[str, str]:
     return private, f"{public} root@ip-{address.replace('.', '-')}"
 
 
-class _Addresses:
-    """Loopback addresses: 127.77.a.b on Linux; elsewhere only 127.0.0.1 answers, so nodes differ by port.
-
-    A UDP socket bound to the address and port, which nothing else uses, claims it against rehearsals side by side
-    while the node's door is closed; the kernel gives the claim back when the server dies.
-    """
-
-    def __init__(self) -> None:
-        self._claims: dict[tuple[str, int], socket.socket] = {}
-        self._candidates = itertools.cycle(_candidates())
-
-    def take(self) -> tuple[str, int]:
-        """The next free address and port: one that was given back is not used again soon, as on AWS."""
-        for _ in range(_ADDRESSES):
-            candidate = next(self._candidates)
-            if claim := _claim(candidate):
-                self._claims[candidate] = claim
-                return candidate
-        raise OSError("no loopback address is left: end a rehearsal with `fab rehearsal.stop`")
-
-    def give_back(self, address: str, port: int) -> None:
-        """Let the address be taken again."""
-        self._claims.pop((address, port)).close()
-
-
-def _candidates() -> list[tuple[str, int]]:
-    if processes.LINUX:
-        return [(f"127.77.{index // 250}.{index % 250 + 1}", SSH_PORT) for index in range(_ADDRESSES)]
-    return [("127.0.0.1", 22001 + index) for index in range(_ADDRESSES)]
-
-
-def _claim(candidate: tuple[str, int]) -> socket.socket | None:
-    claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        claim.bind(candidate)
-        # A node of a server that was killed may still listen for a moment.
-        with socket.create_server(candidate):
-            return claim
-    except OSError:
-        claim.close()
-        return None
-
-
 def record(state: Path, pid: int, what: str) -> None:
     """Note a process that belongs to the rehearsal, so that `stop` finds it after the server was killed."""
-    with (state / "processes").open("a") as file:
+    with (state / RECORD).open("a") as file:
         file.write(f"{pid}\t{processes.started(pid)}\t{what}\n")

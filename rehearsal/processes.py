@@ -94,10 +94,10 @@ def descendants(roots: Iterable[int]) -> set[int]:
 
 
 def ancestors(pid: int) -> set[int]:
-    """Parents of `pid` up to the first, `pid` itself not included."""
-    table = processes()
+    """Parents of `pid` up to the first, or to one that is another user's; `pid` itself not included."""
+    find = _read if LINUX else processes().get
     found: set[int] = set()
-    while (process := table.get(pid)) and process.parent not in found:
+    while (process := find(pid)) and process.parent not in found:
         pid = process.parent
         found.add(pid)
     return found

@@ -1,6 +1,11 @@
 """What EC2 tells of types, prices, scores and quotas, and what it enforces of them."""
 
+import os
+import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,3 +127,15 @@ def test_addresses_run_out_after_five(lab: Lab) -> None:
         lab.ec2.allocate_address(Domain="vpc")
     for id in made:
         lab.ec2.release_address(AllocationId=id)
+
+
+def test_the_lines_of_the_guide_buy_a_block(world: World) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "capacity.md").read_text()
+    (lines,) = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    environment = {**os.environ, **world.environment}
+    ended = subprocess.run([sys.executable, "-c", lines], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    offered, id = ended.stdout.splitlines()
+    assert re.fullmatch(r"us-east-1\w .* USD", offered)
+    (block,) = world.client("ec2").describe_capacity_reservations(CapacityReservationIds=[id])["CapacityReservations"]
+    assert (block["ReservationType"], block["TotalInstanceCount"]) == ("capacity-block", 2)

@@ -172,8 +172,9 @@ def _zones(account: Account, lab: Lab, found: dict[str, Any]) -> list[Check]:
         checks = [warned("zones", f"which zones offer {types} is not known: {seen.unanswered['offerings']}",
                          "fab up tries them one after the other")]  # fmt: skip
     elif not seen.zones:
+        elsewhere = "us-east-2" if account.region == "us-east-1" else "us-east-1"
         checks = [failed("zones", f"no zone of {account.region} offers {types}",
-                         "export AWS_REGION=us-east-1, for example, or write another -c instance_type=")]  # fmt: skip
+                         f"export AWS_REGION={elsewhere}, for example, or write another instance_type")]  # fmt: skip
     elif lab.zone and lab.zone not in {zone.name for zone in seen.zones}:
         checks = [failed("zones", f"{lab.zone} does not offer {types}", f"write -c zone= one of {names}")]
     else:

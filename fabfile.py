@@ -260,7 +260,7 @@ def teardown(
     c: Context, lab: str = "", name: str = "", all: bool = False, yes: bool = False, json: bool = False
 ) -> None:
     """Fetch what still runs, end a lab, and prove by a receipt that nothing is left. Ending it twice is harmless."""
-    chosen = None if all else choice.choose_lab(lab, name)
+    chosen = choice.choose_end(lab, name, everything=all)
     account, screen = Account(), Screen(json=json)
     if chosen is None:
         clear_account(account, screen, yes=yes, json=json)

@@ -36,6 +36,17 @@ def choose_lab(lab: str, name: str) -> Lab:
     return find_lab(lab).override(name=name)
 
 
+def choose_end(lab: str, name: str, *, everything: bool) -> Lab | None:
+    """The lab that is to end, or None for all of them.
+
+    Raises:
+        Problem: one lab and all were asked for, or none; ValueError: as `choose_lab`.
+    """
+    if everything and (lab or name):
+        raise Problem("--all would end every lab, and one was named", "leave out --all, or --lab and --name")
+    return None if everything else choose_lab(lab, name)
+
+
 def override(lab: Lab, context: str) -> Lab:
     """The lab with the fields that `context` ("nodes=4,capacity=spot") replaces.
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from operate import laptop
+from operate.choice import choose_end
 from operate.clearance import clear_account
 from operate.problem import Problem
 from operate.screen import Screen
@@ -82,3 +83,14 @@ def test_with_json_stdout_is_one_document(account, capsys) -> None:
     assert told["receipts"][0]["stack"] == "Lab1Stack"
     assert told["after"]["clean"] is True
     assert f"bucket {BUCKET}" in told["removed"]
+
+
+@pytest.mark.parametrize(("lab", "name"), [("3", ""), ("", "ada"), ("3", "ada")])
+def test_one_lab_and_all_labs_are_not_ended_by_one_command(lab, name) -> None:
+    """With --yes, `--all --lab 3` would take every lab and all results."""
+    with pytest.raises(Problem, match=r"--all would end every lab, and one was named"):
+        choose_end(lab, name, everything=True)
+    assert choose_end("", "", everything=True) is None
+    one = choose_end("3", name, everything=False)
+    assert one is not None
+    assert one.stack == ("Lab3Stack-ada" if name else "Lab3Stack")

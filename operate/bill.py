@@ -55,24 +55,39 @@ def _freeze(account: Account, stack: Stack) -> Frozen:
     seen = look(account.client, stack.name)
     things, notes = priced_things(account, seen.left)
     lines = _lines(things)
-    deadline = deadline_of_stack(account, stack)
     cost = {
         "stack": stack.name,
         "stack_id": stack.id,
         "region": account.region,
         "frozen": iso(account.now()),
         "created": iso(stack.created),
-        "deadline": iso(deadline.at),
-        "planned_hours": (deadline.at - datetime.fromisoformat(iso(stack.created))).total_seconds() / 3600,
+        **_plan(stack, deadline_of_stack(account, stack).at),
         "lines": [asdict(line) for line in lines],
         "usd_per_hour": total(line.usd_per_hour for line in lines),
         "notes": [*notes, *(f"not looked at: {kind}" for kind in seen.missed)],
         "things": things,
     }
     if not seen.missed and stack.status in ("CREATE_COMPLETE", "UPDATE_COMPLETE") and things:
-        path = laptop.state(stack.name, account.endpoint) / "cost.json"
-        laptop.write(path, json.dumps(cost, indent=1) + "\n")
+        _keep(account, stack, cost)
     return cost
+
+
+def replanned(account: Account, stack: Stack, frozen: Frozen, end: datetime) -> Frozen:
+    """The frozen price with another end as its plan, where the user chose that end along with the lab."""
+    cost = {**frozen, **_plan(stack, end)}
+    if kept_cost(account, stack.name, stack.id):
+        _keep(account, stack, cost)
+    return cost
+
+
+def _plan(stack: Stack, end: datetime) -> dict[str, Any]:
+    hours = (end - datetime.fromisoformat(iso(stack.created))).total_seconds() / 3600
+    return {"deadline": iso(end), "planned_hours": hours}
+
+
+def _keep(account: Account, stack: Stack, cost: Frozen) -> None:
+    path = laptop.state(stack.name, account.endpoint) / "cost.json"
+    laptop.write(path, json.dumps(cost, indent=1) + "\n")
 
 
 def priced_things(account: Account, items: Iterable[Item]) -> tuple[list[dict[str, Any]], list[str]]:

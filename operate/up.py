@@ -15,7 +15,7 @@ from labs.prices import dollars
 from operate import attempts, budget
 from operate.account import Account
 from operate.attempts import Attempt
-from operate.bill import Frozen, frozen_cost, line
+from operate.bill import Frozen, frozen_cost, line, replanned
 from operate.deadline import Deadline, deadline_of_stack, set_deadline
 from operate.deploy import deploy, failures, is_shortage
 from operate.nodes import find_nodes, fleet_errors
@@ -229,6 +229,7 @@ def _settle(course: Course, lab: Lab) -> None:
     if at > course.deadline.at:
         course.screen.note(f"{dollars(wish.budget)} would last until {at:%Y-%m-%d %H:%M} UTC; fab extend moves the end")
     course.deadline = set_deadline(account, lab.stack, at)
+    course.frozen = replanned(account, stack, course.frozen, course.deadline.at)
 
 
 def _show(course: Course) -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from guard.inventory import iso, look
 from operate import laptop
-from operate.bill import frozen_cost, line, spent
+from operate.bill import frozen_cost, line, replanned, spent
 from operate.deadline import read_deadline
 from operate.life import read_life
+from operate.stack import find_stack
 from operate.teardown import teardown
 from tests.operate.ended_lab import moto_account
 
@@ -52,6 +53,17 @@ def test_another_life_of_the_stack_has_a_price_of_its_own(account) -> None:
     account.bench.stack(ttl="8")
     after = frozen_cost(account, STACK)
     assert (after["stack_id"] != before["stack_id"], after["planned_hours"]) == (True, pytest.approx(8.0))
+
+
+def test_an_end_that_is_chosen_along_with_the_lab_is_its_plan(account) -> None:
+    lab(account)
+    frozen, stack = frozen_cost(account, STACK), find_stack(account, STACK)
+    assert stack is not None
+    replanned(account, stack, frozen, stack.created + timedelta(hours=2.5))
+    kept = frozen_cost(account, STACK)
+    assert kept["planned_hours"] == pytest.approx(2.5, abs=0.001)
+    assert kept["deadline"] == iso(stack.created + timedelta(hours=2.5))
+    assert kept["things"] == frozen["things"]
 
 
 def test_the_receipt_compares_estimate_and_actual_by_the_frozen_price(account) -> None:

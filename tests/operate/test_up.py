@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +14,13 @@ import pytest
 
 from labs.catalog import LABS, Lab
 from operate import attempts, laptop, up
+from operate.bill import Frozen
 from operate.check import Check
 from operate.deploy import context, is_shortage
 from operate.problem import Problem
 from operate.reservation import Reservation
 from operate.screen import Screen
+from operate.stack import Stack
 from operate.up import bring_up
 from operate.wish import read_wish
 from operate.zones import Survey, Zone
@@ -316,10 +318,18 @@ def test_a_stack_that_failed_before_is_taken_away_first(world, capsys) -> None:
     assert world.zones() == ["us-east-1c"]
 
 
-def test_a_budget_becomes_the_deadline_by_the_frozen_price(world) -> None:
+def test_a_budget_becomes_the_deadline_by_the_frozen_price(world, monkeypatch) -> None:
+    planned: list[float] = []
+
+    def replanned(_account: object, stack: Stack, frozen: Frozen, end: datetime) -> Frozen:
+        planned.append((end - stack.created).total_seconds() / 3600)
+        return frozen
+
+    monkeypatch.setattr(up, "replanned", replanned)
     world.will("up")
     world.up(ON_DEMAND, spend="25")
     assert world.deadline == (NOW - timedelta(minutes=1) + timedelta(hours=2.5)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert planned == [2.5], "the receipt compares with the budget, not with the time to live"
 
 
 def test_a_budget_beyond_the_time_to_live_moves_nothing(world, capsys) -> None:
@@ -450,12 +460,14 @@ _INTERRUPTED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "{tests}")
-from datetime import timedelta
+from datetime import datetime, timedelta
 from labs.catalog import LABS
 from operate import laptop
+from operate.bill import Frozen
 from operate.check import Check
 from operate.problem import Problem
 from operate.screen import Screen
+from operate.stack import Stack
 from operate.up import bring_up
 from operate.verb import fail
 from operate.wish import read_wish

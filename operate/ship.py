@@ -64,7 +64,9 @@ def main(folder: Path) -> None:
         print("warning: not shipped, for this node's python has no boto3; fab fetches over SSH")
         return
     try:
-        s3 = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 3}))
+        # Standard retries wait longer and longer, half a minute in all: S3 says "slow down" to many nodes at once.
+        retries = {"mode": "standard", "total_max_attempts": 7}
+        s3 = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=30, retries=retries))
         sent = ship(folder, bucket=bucket, run=os.environ["ROOFLAB_RUN"], node=os.environ["ROOFLAB_NODE"], s3=s3)
     except (BotoCoreError, ClientError, OSError) as error:
         print(f"warning: not shipped to {bucket} ({' '.join(str(error).split())}); fab fetches over SSH")

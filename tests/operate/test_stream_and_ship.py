@@ -3,13 +3,23 @@
 import json
 import os
 import subprocess
+from io import BytesIO
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 
 from operate import ship, stream
 from operate.fetch import fetch_shipped
+
+
+class Raw(BytesIO):
+    """A response's body as urllib3 would give it."""
+
+    def stream(self, **_):
+        yield self.read()
+
 
 RUN = "20261120-093000-lab3"
 
@@ -104,6 +114,22 @@ def test_records_leave_once_and_come_back_from_the_bucket(folder, bucket, tmp_pa
     written = fetch_shipped(bucket, "results", RUN, ["node0", "node1"], home)
     assert sorted(written) == ["logs/node1/gemm.log", "records/gemm.node1.json"]
     assert (home / "records/gemm.node1.json").read_text() == "{}"
+
+
+def test_a_bucket_that_says_slow_down_five_times_has_the_record_all_the_same(folder, bucket, monkeypatch, capsys):
+    left = [503] * 5
+
+    def busy(request, **_):
+        slow = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+        return AWSResponse(request.url, left.pop(), {}, Raw(slow)) if left else None
+
+    session = boto3.Session()
+    session.events.register_first("before-send.s3.PutObject", busy)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
+    (folder / "records/gemm.node1.json").write_text("{}")
+    ship.main(folder)
+    assert (left, capsys.readouterr().out) == ([], "shipped gemm.node1.json to s3://results\n")
 
 
 def test_secrets_are_blanked_before_they_leave_the_node(folder, bucket, monkeypatch):

@@ -6,13 +6,17 @@ where it cannot send, it says so in one line and ends with exit code 0; the lapt
 """
 
 import os
+import random
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from operate.secret import blank_file, values
 
 _SHIPPED = ("records/*.json", "logs/*.log", "codes")
+_TRIES = 6
+"""While S3 says "slow down": the SDK's own waits grow to 20 s, and a node that is being ended has not so long."""
 
 
 def key_prefix(run: str, node: str) -> str:
@@ -64,10 +68,18 @@ def main(folder: Path) -> None:
         print("warning: not shipped, for this node's python has no boto3; fab fetches over SSH")
         return
     try:
-        # Standard retries wait longer and longer, half a minute in all: S3 says "slow down" to many nodes at once.
-        retries = {"mode": "standard", "total_max_attempts": 7}
+        retries = {"mode": "standard", "total_max_attempts": 2}
         s3 = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=30, retries=retries))
-        sent = ship(folder, bucket=bucket, run=os.environ["ROOFLAB_RUN"], node=os.environ["ROOFLAB_NODE"], s3=s3)
+        for left in reversed(range(_TRIES)):
+            try:
+                sent = ship(
+                    folder, bucket=bucket, run=os.environ["ROOFLAB_RUN"], node=os.environ["ROOFLAB_NODE"], s3=s3
+                )
+                break
+            except ClientError as error:
+                if not left or error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
+                    raise
+                time.sleep(random.uniform(0.5, 1.5))
     except (BotoCoreError, ClientError, OSError) as error:
         print(f"warning: not shipped to {bucket} ({' '.join(str(error).split())}); fab fetches over SSH")
         return

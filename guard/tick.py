@@ -13,9 +13,6 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-import boto3
-from botocore.config import Config
-
 from guard.inventory import GUARD_STACK, TAG_TTL_HOURS, UNANSWERED, Clients, Inventory, Item, iso, look, why
 from guard.notice import Notices
 from guard.removal import DEADLINES, step, vanished
@@ -116,6 +113,9 @@ def tick(clients: Clients, now: datetime, topic: str = "") -> dict[str, Any]:
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """What the account's schedule calls; `event["time"]` is the scheduled time, ISO 8601."""
     region = os.environ["AWS_REGION"]
+    import boto3  # here, and not above: fab reads this file for its deadlines, and mostly needs no AWS
+    from botocore.config import Config
+
     config = Config(retries={"mode": "standard", "total_max_attempts": 6})
     clients = cache(lambda service: boto3.client(service, region_name=region, config=config))
     return tick(clients, datetime.fromisoformat(event["time"]).astimezone(UTC), os.environ.get("TOPIC", ""))

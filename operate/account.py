@@ -10,9 +10,7 @@ from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import Any
 
-import boto3
 import botocore.exceptions as failed
-from botocore.config import Config
 
 from operate.problem import Problem
 
@@ -40,7 +38,9 @@ class Account:
         A session reads AWS's descriptions of its services once, which takes a second; a region's clients then take a
         tenth of one.
         """
-        self._session: boto3.Session = beside._session if beside else boto3.Session()
+        import boto3  # here, and not above: half of what `fab --list` would take
+
+        self._session: Any = beside._session if beside else boto3.Session()
         region = region or os.environ.get("AWS_REGION") or self._session.region_name or ""
         if not region:
             raise Problem("no AWS region is set", "export AWS_REGION=us-east-1, or run `aws configure`")
@@ -60,6 +60,8 @@ class Account:
         Raises:
             Problem: there are no credentials.
         """
+        from botocore.config import Config
+
         with self._lock:
             key = (service, region or self.region)
             if key not in self._clients:

@@ -21,6 +21,8 @@ from rehearsal.keeper import Keeper
 from rehearsal.nodes import Nodes, record
 from rehearsal.settings import REGION
 
+_BUSY = ("RequestLimitExceeded", "SlowDown")
+"""Refusals that EC2 and S3 send as 503; the other services' "too many" is a 400."""
 StartResponse = Callable[..., Any]
 Environ = dict[str, Any]
 WHO = ("operator", "guard", "node", "cloudformation", "aws")
@@ -171,7 +173,7 @@ class World:
             self._calls.add(request, who)
             self.injection.happen("call", request.name, request, who)
             if met := self.faults.refusal(request, who):
-                return _refuse(started, environ, 400, met)
+                return _refuse(started, environ, 503 if met.code in _BUSY else 400, met)
         try:
             answer: Iterable[bytes] = self._moto(environ, started)
             return answer

@@ -86,8 +86,9 @@ def test_the_call_that_is_met_is_throttled_and_those_around_it_are_not(world: Wo
     ec2 = _client(world, "ec2")
     _fault(world, "throttled", "ec2:DescribeVpcs:2", times=1)
     ec2.describe_vpcs()
-    with pytest.raises(ClientError, match=r"RequestLimitExceeded.*Request limit exceeded"):
+    with pytest.raises(ClientError, match=r"RequestLimitExceeded.*Request limit exceeded") as refused:
         ec2.describe_vpcs()
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
     ec2.describe_vpcs()
     (told,) = world.status()["faults"]
     assert told["fault"] == "throttled times=1 at ec2:DescribeVpcs:2, seed 0"

@@ -56,6 +56,7 @@ def steps(lab: Lab) -> tuple[str, ...]:
         "gpu": gpus,
         "efa": gpus and lab.efas > 0,
         "lustre": lab.storage != "none",
+        "slurm": lab.nodes > 1,
         "python": True,
     }
     return tuple(step for step, wanted in chosen.items() if wanted)

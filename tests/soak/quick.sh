@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # A workload that takes no time: quick.sh NAME LEDGER SECONDS. It writes its record as a workload does, whole or not
 # at all, and then tells the soak's ledger, which no death of a node reaches.
 name=$1 ledger=$2 seconds=$3

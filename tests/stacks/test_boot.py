@@ -76,7 +76,7 @@ def test_bash_reads_the_settings_back(tmp_path: Path) -> None:
     script = f'set -a; source "{target}/boot.env"; env'
     out = subprocess.run(["bash", "-c", script], env={}, check=True, capture_output=True, text=True).stdout
     found = dict(line.partition("=")[::2] for line in out.splitlines())
-    assert found["ROOFLAB_STEPS"].split() == ["deadline", "system", "nvme", "gpu", "efa", "lustre", "python"]
+    assert found["ROOFLAB_STEPS"].split() == ["deadline", "system", "nvme", "gpu", "efa", "lustre", "slurm", "python"]
     assert found["ROOFLAB_TTL_HOURS"] == "1.5"
     assert found["ROOFLAB_FSX_HOST"] == "fs-0.fsx.us-east-1.amazonaws.com"
     assert found["ROOFLAB_BUCKET"] == "results-bucket"
@@ -91,12 +91,13 @@ def test_bash_reads_the_settings_back(tmp_path: Path) -> None:
         ({"instance_type": "g6.xlarge"}, {"efa"}),
         ({"efa": "off"}, {"efa"}),
         ({"storage": "none"}, {"lustre"}),
+        ({"nodes": "1", "efa": "on"}, {"slurm"}),
         ({"instance_type": "c7i.48xlarge"}, {"gpu", "efa"}),  # its image has no EFA software
     ],
 )
 def test_a_node_runs_only_the_steps_that_its_lab_needs(given: dict, absent: set[str]) -> None:
     every = set(steps(LABS[3]))
-    assert every == {"deadline", "system", "nvme", "gpu", "efa", "lustre", "python"}
+    assert every == {"deadline", "system", "nvme", "gpu", "efa", "lustre", "slurm", "python"}
     assert set(steps(LABS[3].override(**given))) == every - absent
 
 

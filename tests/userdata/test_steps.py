@@ -175,6 +175,28 @@ def test_gpus_wait_for_their_fabric(node: Node) -> None:
     )
 
 
+def test_slurm_is_installed_asleep_and_held(node: Node) -> None:
+    assert node.boot("slurm") == "ok"
+    units = "slurmctld.service slurmd.service munge.service"
+    done = [call for call in node.calls if not call.startswith(("dpkg-query", "chown"))]
+    assert done == [
+        f"systemctl mask {units}", "apt-get update -q", "apt-get install -qy slurmctld slurmd slurm-client munge",
+        f"systemctl unmask {units}", f"systemctl disable --now {units}",
+        "apt-mark hold slurmctld slurmd slurm-client munge",
+    ]  # fmt: skip
+
+
+def test_slurm_of_a_baked_image_is_not_installed_again(node: Node) -> None:
+    node.command("dpkg-query", "exit 0")
+    assert node.boot("slurm") == "ok"
+    assert not [call for call in node.calls if call.startswith("apt-get")]
+
+
+def test_a_slurm_that_cannot_be_had_is_named(node: Node) -> None:
+    node.command("apt-get", "[ $1 != install ] || { echo 'E: Unable to locate package slurmd'; exit 100; }")
+    assert node.boot("slurm") == "failed: slurm: E: Unable to locate package slurmd"
+
+
 def with_efa(node: Node, devices: int, fi_info: str = "exit 0", plugin: bool = True) -> None:
     for index in range(devices):
         (node.root / f"sys/class/infiniband/rdmap{index}s0").mkdir(parents=True)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 from xml.etree.ElementTree import Element
 
 from operate.report.element import el
@@ -89,15 +89,15 @@ def _listing(title: str, entries: Sequence[Element | str], tone: str) -> Element
     return el("div", el("h3", title), el("ul", *items), class_=f"listing {tone}".strip())
 
 
-def _number(value: object) -> bool:
+def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _over(receipt: Mapping[str, Any], amount: str, hours: str) -> str:
     """An amount and the hours that it is for."""
     usd, span = receipt.get(amount), receipt.get(hours)
-    told = dollars(float(usd)) if _number(usd) else "unknown"  # type: ignore[arg-type]  # _number has looked
-    return f"{told} for {rounded(float(span), 3)} h" if _number(span) else told  # type: ignore[arg-type]
+    told = dollars(float(usd)) if _number(usd) else "unknown"
+    return f"{told} for {rounded(float(span), 3)} h" if _number(span) else told
 
 
 def _difference(percent: object) -> str:

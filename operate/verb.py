@@ -88,7 +88,7 @@ class _Word(Argument):  # type: ignore[misc]  # invoke's is Any to mypy beside F
         self.set_value(given)
 
 
-class Verb(Task):  # type: ignore[misc]
+class Verb(Task):  # type: ignore[misc]  # invoke ships no types
     """A task of which --list and --clear need none of the words."""
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:

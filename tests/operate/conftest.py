@@ -1,4 +1,4 @@
-"""Machines to reach: real sshds on loopback, each with a home of its own."""
+"""An account of moto's, and machines to reach: real sshds on loopback, each with a home of its own."""
 
 import os
 import shlex
@@ -13,12 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from moto import mock_aws
 
 from operate import laptop
+from operate.account import Account
 from operate.cluster import Cluster
 from operate.nodes import Node
 from operate.remote import RemoteShell
 from operate.shell import Shells
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    """An empty account in us-east-1."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with mock_aws():
+        yield Account()
 
 
 @dataclass

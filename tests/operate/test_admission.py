@@ -6,23 +6,10 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from moto import mock_aws
 
 from operate import admission
-from operate.account import Account
 from operate.problem import Problem
 from operate.stack import Stack
-
-
-@pytest.fixture
-def account(monkeypatch):
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    with mock_aws():
-        yield Account()
 
 
 @pytest.fixture

@@ -3,24 +3,11 @@
 from datetime import UTC, datetime
 
 import pytest
-from moto import mock_aws
 
 from labs.names import TAG_NODE, TAG_STACK
-from operate.account import Account
 from operate.nodes import await_nodes, find_nodes, read_nodes
 from operate.problem import Problem
 from operate.stack import Stack, deploy_command, deployed_stack, destroy_command
-
-
-@pytest.fixture
-def account(monkeypatch):
-    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    with mock_aws():
-        yield Account()
 
 
 def instance(identity, address, *, node=None, port=None, state="running", public="198.51.100.7"):

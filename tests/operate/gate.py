@@ -78,10 +78,9 @@ class Gate:
 
     @staticmethod
     def _up(tunnel: ServerConnection, machine: socket.socket) -> None:
-        try:
+        with suppress(ConnectionClosed, OSError):
             for message in tunnel:
                 assert isinstance(message, bytes)
                 machine.sendall(message)
-        except (ConnectionClosed, OSError):
-            pass
-        machine.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # the machine hung up first, and the other direction closed the socket
+            machine.shutdown(socket.SHUT_RDWR)

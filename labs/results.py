@@ -25,6 +25,17 @@ class Roof:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Span:
+    """One named share of the time of a sample: what the gap between a measurement and its roof is made of."""
+
+    name: str
+    """For example "weights at the measured bandwidth", "exposed all-reduce", "the rest"."""
+    seconds: float
+    how: str
+    """"measured" or "predicted", and by what, for example "predicted: bytes ÷ measured read bandwidth"."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One row: one configuration, its samples, and the value they amount to."""
 
@@ -52,6 +63,11 @@ class Measurement:
     limit: Roof | None = None
     """What physics allows at most, where that is more than `roof`: a datasheet may state a peak below the top clock.
     None: `roof` is the most."""
+    expected: Roof | None = None
+    """What a model with its overheads predicted before the measurement, in the measurement's unit; a roof cannot be
+    passed, an expectation can be wrong."""
+    spans: tuple[Span, ...] = ()
+    """What one sample's time is made of, largest cause first; they add up to the median sample."""
     checked: str = ""
     """How the result itself was verified, for example "max |error| 2e-3 against float64"."""
 
@@ -163,9 +179,10 @@ def _measurement(row: dict[str, Any]) -> Measurement:
     known = {item.name for item in fields(Measurement)}
     kept = {name: value for name, value in row.items() if name in known}
     kept["samples_s"] = tuple(kept["samples_s"])
-    for name in ("roof", "limit"):
+    for name in ("roof", "limit", "expected"):
         kept[name] = Roof(**kept[name]) if kept.get(name) else None
     kept["others"] = tuple(Roof(**other) for other in kept.get("others", ()))
+    kept["spans"] = tuple(Span(**span) for span in kept.get("spans", ()))
     return Measurement(**kept)
 
 

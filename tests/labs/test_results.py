@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labs.results import SCHEMA, Machine, Measurement, Record, Roof, percentile, percentiles, read
+from labs.results import SCHEMA, Machine, Measurement, Record, Roof, Span, percentile, percentiles, read
 
 MACHINE = Machine(hostname="node0", device="NVIDIA L4", devices=1, versions={"torch": "2.13.0"})
 RATE = Measurement(
     name="bf16 4x4x4", value=60e12, unit="FLOP/s", estimator="from the median of 2", config={"m": 4, "dtype": "bf16"},
     samples_s=(0.5, 0.25), roof=Roof(value=121e12, source="datasheet"), usd_per_unit=1.5, work_unit="PFLOP",
-    checked="max |error| 0",
+    checked="max |error| 0", expected=Roof(value=70e12, source="the wave model"),
+    spans=(Span(name="product", seconds=0.3, how="measured"), Span(name="launch", seconds=0.075, how="predicted")),
 )  # fmt: skip
 BARE = Measurement(name="latency", value=2.0, unit="s", estimator="median of 1", no_roof_because="unknown device")
 RECORD = Record(workload="gemm", machine=MACHINE, measurements=(RATE, BARE), lab=3, node="node1", notes=("hot",))

@@ -10,7 +10,9 @@ class Lesson:
     title: str
     physics: str
     look: str
-    """What to look for in the figure and the table, and what a next step would gain."""
+    """What to look for in the figure and the table."""
+    next: str = ""
+    """What the next step gains, and where it is taken: the last line of the section."""
 
 
 LESSONS = {

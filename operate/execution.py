@@ -102,6 +102,8 @@ def finish(
 ) -> Run:
     """Fetch what there is and write down how the run ended; on `stopped` nodes, what has no exit code was stopped."""
     names = tuple(node["name"] for node in run.document["nodes"])
+    # also where another session stopped it while this one followed: both write down the same
+    stopped = (*stopped, *(name for name, code in ending.exits.items() if code == STOPPED))
     gone = {name: "EC2 has it no more" for name in names if name not in cluster.names}
     ending.lost = {**gone, **ending.lost}
     again = f"what was fetched is kept in {run.folder}; the rest: fab attach --run {run.name}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from operate import laptop
 from operate.cluster import Cluster
 from operate.launch import Place
 from operate.problem import Problem
@@ -84,9 +85,7 @@ def _place(folder: Path, node: str, path: PurePosixPath, data: bytes, secrets: t
         data = data.replace(secret.encode(), b"***")
     home = folder / target
     home.parent.mkdir(parents=True, exist_ok=True)
-    partial = home.with_name(home.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(home)
+    laptop.write(home, data)  # `fab stop` and whoever follows the run fetch at the same time
     return str(target)
 
 

@@ -20,6 +20,7 @@ from operate.problem import Problem
 from operate.screen import Screen, clock
 from operate.shell import Shell, Unreachable
 from operate.stream import BEAT_S
+from operate.verb import as_problem
 
 _SILENCE_S = 4 * BEAT_S
 _GIVE_UP_S = 600.0
@@ -110,6 +111,15 @@ def _tell_end(screen: Screen, node: str, workload: str, code: int, seconds: int)
     screen.note(f"[{node}] {workload}: {how} after {clock(seconds)}")
 
 
+def _event(line: bytes) -> dict[str, Any] | None:
+    """One event of `operate.stream`; None for what the machine's own env.sh may write."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
+
+
 class _Watcher:
     """Follows one node; everything it has to say goes to `put`."""
 
@@ -128,6 +138,12 @@ class _Watcher:
 
     def watch(self) -> None:
         """Until the run's exit is told, or the node is lost."""
+        try:
+            self._watch()
+        except Exception as error:  # else whoever follows would wait for this node for ever
+            self._say(lost=str(as_problem(error)))
+
+    def _watch(self) -> None:
         cut: float | None = None
         pause_s = 0.5
         while True:
@@ -167,7 +183,8 @@ class _Watcher:
         for piece in self._shell.stream(command, idle_s=_SILENCE_S):
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
-                yield json.loads(line)
+                if event := _event(line):
+                    yield event
 
     def _say(self, **event: str) -> None:
         self._put((self._node.name, dict(event)))

@@ -1,6 +1,8 @@
 """Where things lie on the operator's own machine."""
 
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,12 +26,15 @@ def state(label: str, endpoint: str | None = None) -> Path:
     return folder
 
 
-def write(path: Path, text: str) -> None:
-    """Write `path` whole or not at all, even where two commands do so at the same time."""
-    if path.exists() and path.read_text() == text:
-        return
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
+def write(path: Path, content: str | bytes) -> None:
+    """Write `path` whole or not at all, even where several threads or commands do so at the same time."""
+    data = content.encode() if isinstance(content, str) else content
+    with suppress(FileNotFoundError):
+        if path.read_bytes() == data:
+            return
+    # A name that nobody else writes: of two that shared one, the second would find it gone.
+    partial = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+    partial.write_bytes(data)
     partial.replace(path)
 
 

@@ -19,6 +19,7 @@ from operate.secret import FORWARDED
 _RUN = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+")
 _GRACE_S = 15
 _STOP_S = 10
+_DEAD_S = 5
 NOT_RUN = 69
 """Exit code of a job that was skipped, for a node was lost or the node's belt gave notice of its end in the run's file
 `notice`: EX_UNAVAILABLE of sysexits.h."""
@@ -268,7 +269,7 @@ true"""
 
 
 def stop_command(place: Place, run: str) -> str:
-    """End the run and everything it started: politely, after 10 s by force. Then mark it as over."""
+    """End the run and everything it started: politely, after 10 s by force. Mark it as over once nothing is left."""
     return f"""\
 run={place.run(run)}
 [ -d "$run" ] || {{ echo "there is no run $run here" >&2; exit 3; }}
@@ -278,6 +279,6 @@ pid=$(cat "$run/pid" 2>/dev/null)
 [ -n "$pid" ] && told "$pid" | grep -aq "run\\.sh" && kill -KILL "$pid"
 kill -TERM $(marked) 2>/dev/null
 for _ in $(seq {_STOP_S * 5}); do [ -z "$(marked)" ] && break; sleep 0.2; done
-kill -KILL $(marked) 2>/dev/null
+for _ in $(seq {_DEAD_S * 5}); do kill -KILL $(marked) 2>/dev/null || break; sleep 0.2; done
 echo 143 > "$run/exit"
 echo stopped"""

@@ -31,6 +31,7 @@ from operate.shell import Unreachable
 PROGRAM = "session-manager-plugin"
 _VARIABLE = "AWS_SSM_START_SESSION_RESPONSE"
 _OLDEST = (1, 2, 497, 0)
+_LAST_WORDS_S = 5.0
 _INSTALL = (
     "install it: https://docs.aws.amazon.com/systems-manager/latest/userguide/"
     "session-manager-working-with-install-plugin.html"
@@ -121,7 +122,7 @@ def open_line(ssm: Any, instance: str, port: int, *, profile: str = "") -> Line:
     watcher.start()
 
     def why() -> str:
-        watcher.join(timeout=1)  # where the plugin has ended, its last words are about to be read
+        watcher.join(_LAST_WORDS_S)  # where the plugin has ended, its last words are about to be read
         return "".join(said)
 
     def close() -> None:

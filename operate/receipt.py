@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labs.prices import dollars
+from operate import laptop
 from operate.sweep import Found, Sweep
 
 SCHEMA = 1
@@ -81,9 +82,7 @@ class Receipt:
         """Write receipt.json, whole or not at all, and return its path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "receipt.json"
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.as_json(), indent=1) + "\n")
-        partial.replace(path)
+        laptop.write(path, json.dumps(self.as_json(), indent=1) + "\n")
         return path
 
     def render(self) -> Group:

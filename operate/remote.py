@@ -205,7 +205,8 @@ class RemoteShell:
                     raise
                 time.sleep(pause_s)
         transport = self._connection.client.get_transport()
-        assert transport is not None
+        if transport is None:
+            raise self._lost("was let go of")  # by `close`, as at Ctrl-C: whoever still reads is told so
         return transport
 
     def _attempt(self) -> None:
@@ -277,7 +278,10 @@ class RemoteShell:
             self._line = self.way.open(self.node)
             connection.connect_kwargs["sock"] = self._line.socket
         connection.open()
-        connection.transport.set_keepalive(_KEEPALIVE_S)
+        transport = connection.client.get_transport()
+        if transport is None:
+            raise EOFError("let go of")
+        transport.set_keepalive(_KEEPALIVE_S)
 
     def _unknown(self, where: str) -> Problem:
         port = "" if self._connection.port == 22 else f"-p {self._connection.port} "
@@ -308,7 +312,7 @@ def _feed(channel: paramiko.Channel, stdin: bytes, until: float) -> None:
         for begin in range(0, len(stdin), _PORTION):  # sendall copies all that is left for each packet of 32 KiB
             channel.sendall(stdin[begin : begin + _PORTION])
         channel.shutdown_write()
-    except (OSError, EOFError):
+    except (OSError, EOFError, SSHException):
         return  # the command or the connection ended first: whoever reads is told
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
 from types import TracebackType
@@ -71,6 +72,7 @@ class LocalShell:
             ) from None
         finally:
             self._end(process)
+            _close(process)
         return Outcome(code=process.returncode, stdout=stdout, stderr=stderr)
 
     def stream(self, command: str, *, idle_s: float) -> Iterator[bytes]:
@@ -82,9 +84,10 @@ class LocalShell:
                 yield piece
         finally:
             self._end(process)
+            _close(process)
 
     def close(self) -> None:
-        """See `Shell.close`."""
+        """See `Shell.close`. Who reads from what is ended here sees the end, and closes its pipes."""
         for process in list(self._running):
             self._end(process)
 
@@ -103,11 +106,15 @@ class LocalShell:
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         self._running.discard(process)
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended, and another thread has seen it
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
 
 
 Results = dict[str, Outcome | Problem]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,8 @@ class Machine:
     def cut(self) -> None:
         """Break every connection; sshd goes on."""
         for pid in self.sessions():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """End sshd and every connection: the machine is gone."""
@@ -128,25 +130,31 @@ def _boot(folder: Path, key: Path, name: str) -> Machine:
     (folder / "enter").write_text(
         'cd "$HOME"; [ -n "$SSH_ORIGINAL_COMMAND" ] && exec bash -c "$SSH_ORIGINAL_COMMAND"; exec bash\n'
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     (folder / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n"
-        f"AuthorizedKeysFile {folder}/authorized_keys\n"
+        f"ListenAddress 127.0.0.1\nHostKey {folder}/host_key\nAuthorizedKeysFile {folder}/authorized_keys\n"
         "AuthenticationMethods publickey\nUsePAM no\nStrictModes no\nPidFile none\nMaxStartups 100:30:200\n"
+        "LoginGraceTime 0\n"
         f"SetEnv HOME={home}\nForceCommand /bin/sh {folder}/enter\n"
     )
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([sshd, "-D", "-e", "-f", str(folder / "sshd_config")], stdout=log, stderr=log)
-    until = time.monotonic() + 10
-    while b"listening" not in (folder / "log").read_bytes():
-        assert process.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    process, port = _listen([sshd, "-D", "-e", "-f", str(folder / "sshd_config")], folder / "log")
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
     node = Node(name=name, address="127.0.0.1", port=port, user=user, private_ip="127.0.0.1")
     return Machine(node=node, home=home, folder=folder, process=process)
+
+
+def _listen(command: list[str], log: Path) -> tuple["subprocess.Popen[bytes]", int]:
+    """An sshd that listens, and its port; another one is taken where somebody else was quicker to take that."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        with log.open("wb") as output:
+            process = subprocess.Popen([*command, "-p", str(port)], stdout=output, stderr=output)
+        while b"listening" not in log.read_bytes() and process.poll() is None:
+            time.sleep(0.01)
+        if process.poll() is None:
+            return process, port
+        assert b"Address already in use" in log.read_bytes(), log.read_text()
 
 
 def shells_to(machines: list[Machine], key: Path) -> Shells:

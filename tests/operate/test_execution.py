@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +28,21 @@ def bash(name: str, text: str, **changes) -> Job:
 
 def order(*jobs: Job, **changes) -> Order:
     return Order(jobs=jobs, lab=LABS[3], wait_s=0, **changes)
+
+
+class Hearing(Screen):
+    """Does something once a line has come from each of these nodes: then the run is followed there, too."""
+
+    def __init__(self, line: str, nodes: set[str], act: Callable[[], object]) -> None:
+        super().__init__()
+        self._line, self._awaited, self._act = line, nodes, act
+
+    def output(self, node: str, line: str) -> None:
+        super().output(node, line)
+        if line.endswith(self._line) and node in self._awaited:
+            self._awaited.remove(node)
+            if not self._awaited:
+                self._act()
 
 
 def test_records_logs_and_codes_of_every_node_come_home(machines, cluster_of, capsys):
@@ -157,20 +172,21 @@ def test_stop_ends_everything_that_the_run_started_even_in_other_sessions(machin
     both = machines(2)
     cluster = cluster_of(both)
     stubborn = 'setsid bash -c "trap : TERM; echo up; while :; do sleep 0.1; done" & wait'
-    launched = threading.Thread(target=lambda: execute(cluster, order(bash("one", stubborn)), Screen()))
+    up, followed = threading.Event(), []
+    screen = Hearing("up", {"node0", "node1"}, up.set)
+    launched = threading.Thread(
+        target=lambda: followed.append(execute(cluster, order(bash("one", stubborn)), screen)), daemon=True
+    )
     launched.start()
-    logs = [machine.home / "rooflab-runs" for machine in both]
-    until = time.monotonic() + 20
-    while not all(any(path.glob("*/logs/one.log")) and "up" in next(path.glob("*/logs/one.log")).read_text()
-                  for path in logs):  # fmt: skip
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    assert up.wait(100)
     assert started_by(both[0].home)
     run = execution.stop(cluster, find_run(lab=3), Screen())
-    launched.join(30)
     assert not [pid for machine in both for pid in started_by(machine.home)]
-    assert run.document["workloads"][0]["exit"] == {"node0": 143, "node1": 143}
-    assert "one was stopped on node0; one was stopped on node1" in str(verdict(run))
+    launched.join(100)
+    for told in (run, *followed, find_run(lab=3)):  # who stopped it and who followed it write down the same
+        assert told.document["workloads"][0]["exit"] == {"node0": 143, "node1": 143}
+        assert "one was stopped on node0; one was stopped on node1" in str(verdict(told))
+    assert len(followed) == 1
     assert (run.folder / "logs/node0/one.log").read_text().startswith("up\n"), "what it logged is kept"
 
 
@@ -192,22 +208,13 @@ def test_a_node_that_ec2_says_is_gone_is_lost_and_the_others_results_are_kept(ma
     cluster = cluster_of([first, second])
     monkeypatch.setattr(type(cluster), "state", lambda self, node: "terminated" if node.name == "node1" else "running")
 
-    def die() -> None:
-        while not list(second.home.glob("rooflab-runs/*/logs/one.log")):
-            time.sleep(0.05)
-        second.stop()
-
-    killer = threading.Thread(target=die)
-    killer.start()
-    jobs = (bash("one", "[ $ROOFLAB_NODE = node0 ] || sleep 60; sleep 1; echo well"),)
-    began = time.monotonic()
-    run = execute(cluster, order(*jobs), Screen())
-    killer.join()
-    assert time.monotonic() - began < 20
+    # node1's would take longer than any test may: it is not waited for
+    jobs = (bash("one", "echo up; [ $ROOFLAB_NODE = node0 ] || sleep 5000; sleep 1; echo well"),)
+    run = execute(cluster, order(*jobs), Hearing("up", {"node1"}, second.stop))
     assert run.document["workloads"][0]["exit"] == {"node0": 0, "node1": None}
     assert list(run.document["lost"]) == ["node1"]
     assert "node1 was lost (EC2 says that it is terminated)" in str(verdict(run))
-    assert (run.folder / "logs/node0/one.log").read_text() == "well\n"
+    assert (run.folder / "logs/node0/one.log").read_text() == "up\nwell\n"
 
 
 def test_a_cluster_job_does_not_wait_for_a_lost_node_and_the_rest_of_the_list_does(machines, cluster_of, monkeypatch):
@@ -215,29 +222,18 @@ def test_a_cluster_job_does_not_wait_for_a_lost_node_and_the_rest_of_the_list_do
     cluster = cluster_of([first, second])
     monkeypatch.setattr(type(cluster), "state", lambda self, node: "terminated" if node.name == "node1" else "running")
     script = laptop.ROOT / "wait.py"
-    script.write_text("import time; print('torch', flush=True); time.sleep(60)")
-
-    def die() -> None:
-        while not all("torch" in "".join(log.read_text() for log in machine.home.glob("rooflab-runs/*/logs/both.log"))
-                      for machine in (first, second)):  # fmt: skip
-            time.sleep(0.05)
-        second.stop()
-
+    script.write_text("import time; print('torch', flush=True); time.sleep(5000)")
     # real torchrun is a Python file of that name, so its name is in its command line; this stand-in's is too
     stand_in = 'while [ "$1" != --log-dir ]; do shift; done; shift 2; python "$@" & trap "kill $!; exit 143" TERM; wait'
     for machine in (first, second):
         (machine.home / "bin" / "torchrun").write_text(f"#!/bin/bash\n{stand_in}\n")
-    killer = threading.Thread(target=die)
-    killer.start()
     jobs = (
         Job(name="both", command=("$run/wait.py",), kind="script", scope="cluster"),
         Job(name="again", command=("$run/wait.py",), kind="script", scope="cluster"),
         bash("alone", "echo well"),
     )
-    began = time.monotonic()
-    run = execute(cluster, order(*jobs, files={"wait.py": script.read_bytes()}), Screen())
-    killer.join()
-    assert time.monotonic() - began < 30
+    screen = Hearing("torch", {"node0", "node1"}, second.stop)
+    run = execute(cluster, order(*jobs, files={"wait.py": script.read_bytes()}), screen)
     assert [item["exit"]["node0"] for item in run.document["workloads"]] == [143, 69, 0]
     assert "again was not run on node0; node1 was lost" in str(verdict(run))
 
@@ -245,20 +241,37 @@ def test_a_cluster_job_does_not_wait_for_a_lost_node_and_the_rest_of_the_list_do
 def test_output_goes_on_where_it_was_cut_off(machines, cluster_of, capsys):
     (machine,) = machines(1)
     cluster = cluster_of([machine])
+    was_cut = machine.home / "cut"
 
     def cut() -> None:
-        while not any(b"2" in log.read_bytes() for log in machine.home.glob("rooflab-runs/*/logs/one.log")):
-            time.sleep(0.05)
         machine.cut()
+        was_cut.touch()
 
-    cutter = threading.Thread(target=cut)
-    cutter.start()
-    run = execute(cluster, order(bash("one", "for i in 1 2 3 4 5 6; do echo line $i; sleep 0.5; done")), Screen())
-    cutter.join()
+    wait = f"while [ $i = 2 ] && ! [ -e {was_cut} ]; do sleep 0.05; done"
+    lines = bash("one", f"for i in 1 2 3 4 5 6; do echo line $i; {wait}; done")
+    run = execute(cluster, order(lines), Hearing("line 2", {"node0"}, cut))
     shown = capsys.readouterr()
     assert [line for line in shown.out.splitlines() if "line" in line] == [f"[node0] line {n}" for n in range(1, 7)]
     assert "trying to reach it again" in shown.err
     assert verdict(run) is None
+
+
+def test_what_a_machine_says_as_it_sets_its_environment_is_no_output(machines, cluster_of, capsys):
+    (machine,) = machines(1)
+    with (machine.home / ".rooflab/env.sh").open("a") as environment:
+        environment.write("echo welcome; echo 5\n")
+    run = execute(cluster_of([machine]), order(bash("one", "echo well")), Screen())
+    assert verdict(run) is None
+    assert "[node0] well" in capsys.readouterr().out
+
+
+def test_an_error_that_nobody_foresaw_ends_the_following_and_is_told(machines, cluster_of, monkeypatch):
+    def broken(self):
+        raise KeyError("at")
+
+    monkeypatch.setattr(follow._Watcher, "_events", broken)
+    run = execute(cluster_of(machines(1)), order(bash("one", "true")), Screen())
+    assert "node0 was lost (unexpected KeyError: 'at': the traceback is in" in str(verdict(run))
 
 
 def test_a_node_that_does_not_answer_is_named_before_anything_starts(machines, cluster_of):
@@ -305,7 +318,6 @@ def test_an_untracked_script_travels_with_the_run_and_a_tracked_one_with_the_tre
         assert set(files) == ({"mine.py"} if words[0] != "hello.py" else set())
         run = execute(cluster, order(job, files=files), Screen())
         assert verdict(run) is None, (run.folder / "logs/node0" / f"{job.name}.log").read_text()
-        time.sleep(1.1)  # runs are named by the second
     logs = sorted((laptop.results()).glob("*/logs/node0/*.log"))
     assert [log.read_text() for log in logs if log.stem in ("mine", "hello")] == ["mine ['a b']\n", "hello\n"]
 

@@ -1,0 +1,1 @@
+"""What the workloads that train one model over several ranks share: the step, its bytes, its trace, its check."""

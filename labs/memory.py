@@ -118,12 +118,17 @@ def activation_parts(model: Model, saving: Saving, size: int, tokens: int, ranks
     return (kept, Part(name="one layer made again", bytes=tokens * again, how=f"{tokens:,} tokens × {again:,} B"))
 
 
-def logit_part(model: Model, size: int, tokens: int, ranks: int = 1) -> Part:
-    """Logits of `tokens` tokens at once, in fp32 as well, and their gradient; a loss over chunks holds fewer."""
-    each = 8 if size == 4 else size + 8
-    words = "4 + 4" if size == 4 else f"{size} + 4 + 4"
-    return Part(name="logits", bytes=tokens * _split(model.vocabulary, ranks) * each,
-                how=f"{tokens:,} tokens × {_split(model.vocabulary, ranks):,} × ({words}) B")  # fmt: skip
+def head_parts(model: Model, saving: Saving, size: int, tokens: int, ranks: int = 1) -> tuple[Part, ...]:
+    """The last norm, and the logits of `tokens` tokens at once: as they are, in fp32 and their gradient. Operation by
+    operation the loss holds three in fp32 instead. A loss over chunks of the tokens holds fewer."""
+    each = (4, 4, 4) if saving.startswith("eager") else (4, 4) if size == 4 else (size, 4, 4)
+    norm = {"eager": 2 * size * model.hidden + 4, "eager-cpu": (8 + size) * model.hidden + 4}
+    kept, columns = norm.get(saving, size * model.hidden), _split(model.vocabulary, ranks)
+    return (
+        Part(name="last norm", bytes=tokens * kept, how=f"{tokens:,} tokens × {kept:,} B"),
+        Part(name="logits", bytes=tokens * columns * sum(each),
+             how=f"{tokens:,} tokens × {columns:,} × ({' + '.join(map(str, each))}) B"),
+    )  # fmt: skip
 
 
 def held(model: Model, recipe: Recipe) -> int:
@@ -181,7 +186,8 @@ def train(model: Model, recipe: Recipe, *, batch: int, context: int) -> Footprin
     size, tokens = recipe.compute_size, batch * context
     return Footprint(parts=(
         *state_parts(model, recipe), flight_part(model, recipe),
-        *activation_parts(model, recipe.saving, size, tokens, split), logit_part(model, size, tokens, split),
+        *activation_parts(model, recipe.saving, size, tokens, split),
+        *head_parts(model, recipe.saving, size, tokens, split),
     ))  # fmt: skip
 
 
@@ -195,12 +201,14 @@ def serve(model: Model, *, batch: int, context: int, weight_size: int = 2, kv_si
     refuse_uneven(model, ranks)
     count = _split(model.parameters - model.norm_weights, ranks) + model.norm_weights
     tokens, each = batch * context, _split(model.kv_bytes(kv_size), ranks)
-    widest = kv_size * (2 * model.hidden + 3 * _split(model.feed_forward, ranks))
+    widest = kv_size * (4 * model.hidden + 3 * _split(model.feed_forward, ranks))
     row = _split(model.vocabulary, ranks) * kv_size
     return Footprint(parts=(
         Part(name="weights", bytes=count * weight_size, how=f"{count:,} parameters × {weight_size} B"),
         Part(name="KV cache", bytes=tokens * each, how=f"{batch} × {context:,} tokens × {each:,} B"),
-        Part(name="one layer of the prompt", bytes=tokens * widest, how=f"{tokens:,} tokens × {widest:,} B"),
+        Part(name="one layer of the prompt", bytes=tokens * widest,
+             how=f"{tokens:,} tokens × {widest:,} B: rows of the table, the layer's input, its sum with attention and "
+                 "that one's norm, three of the feed-forward's width"),
         Part(name="logits", bytes=batch * row, how=f"{batch} × {row:,} B, of the last token alone"),
     ))  # fmt: skip
 

@@ -124,6 +124,8 @@ def user_data(lab: Lab, *, region: str, bucket: str, ssh_public_key: str, mount:
         "ROOFLAB_IPV6_ONLY": str(int(ipv6_only(lab))),
         "ROOFLAB_GPUS": str(lab.instance.gpus),
         "ROOFLAB_EFAS": str(lab.efas),
+        "ROOFLAB_STORAGE": lab.storage,
+        "ROOFLAB_STORAGE_GIB": str(lab.capacity_gib),
         "ROOFLAB_STEPS": " ".join(steps(lab)),
         "ROOFLAB_PACKAGES": " ".join(packages((_ROOT / "requirements.txt").read_text())),
     }

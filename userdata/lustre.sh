@@ -50,4 +50,6 @@ if ! findmnt "$ROOT/fsx" >/dev/null; then
   fi
 fi
 chown "${ROOFLAB_USER:-ubuntu}:" "$ROOT/fsx"
-echo "export ROOFLAB_SHARED=/fsx" >>"$ROOFLAB_ENV"
+# How it was bought bounds how fast it is, and a client is not told.
+bought="ROOFLAB_STORAGE=$ROOFLAB_STORAGE ROOFLAB_STORAGE_GIB=$ROOFLAB_STORAGE_GIB"
+echo "export ROOFLAB_SHARED=/fsx $bought" >>"$ROOFLAB_ENV"

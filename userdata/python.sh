@@ -23,8 +23,8 @@ make_venv() { # make_venv PYTHON
 }
 
 install_packages() {
-  # g++ compiles what torch.compile generates.
-  local needed=(python3-pip g++ git rsync)
+  # g++ compiles what torch.compile generates; fio measures storage beside us.
+  local needed=(python3-pip g++ git rsync fio)
   if [ "$(dpkg-query -W -f '${db:Status-Abbrev}\n' "${needed[@]}" | grep -c '^ii')" -ne "${#needed[@]}" ]; then
     apt-get update -q
     apt-get install -qy "${needed[@]}"

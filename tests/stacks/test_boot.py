@@ -81,6 +81,7 @@ def test_bash_reads_the_settings_back(tmp_path: Path) -> None:
     assert found["ROOFLAB_FSX_HOST"] == "fs-0.fsx.us-east-1.amazonaws.com"
     assert found["ROOFLAB_BUCKET"] == "results-bucket"
     assert (found["ROOFLAB_GPUS"], found["ROOFLAB_EFAS"]) == ("4", "1")
+    assert (found["ROOFLAB_STORAGE"], found["ROOFLAB_STORAGE_GIB"]) == ("scratch", "1200")
     assert found["ROOFLAB_PACKAGES"].split() == list(packages((ROOT / "requirements.txt").read_text()))
 
 

@@ -34,7 +34,8 @@ class Node:
             "ROOFLAB_BUCKET": "results-bucket", "ROOFLAB_GPUS": "4", "ROOFLAB_EFAS": "1", "ROOFLAB_STEPS": "",
             "ROOFLAB_NOTICE_S": "600", "ROOFLAB_IPV6_ONLY": "0",
             "ROOFLAB_PACKAGES": "torch==2.13.0 numpy==2.4.6", "ROOFLAB_FSX_HOST": "fs-0.fsx.us-east-1.amazonaws.com",
-            "ROOFLAB_FSX_NAME": "fsx", "ROOFLAB_WAIT_S": "0", **self.settings,
+            "ROOFLAB_FSX_NAME": "fsx", "ROOFLAB_STORAGE": "scratch", "ROOFLAB_STORAGE_GIB": "1200",
+            "ROOFLAB_WAIT_S": "0", **self.settings,
         }  # fmt: skip
 
     @property

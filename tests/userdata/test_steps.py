@@ -254,7 +254,8 @@ def test_lustre_takes_the_client_of_the_running_kernel(node: Node) -> None:
         "x-systemd.automount 0 0\n"
     )
     assert "mount /fsx" in node.calls
-    assert node.env()["ROOFLAB_SHARED"] == "/fsx"
+    told = {name: node.env()[name] for name in ("ROOFLAB_SHARED", "ROOFLAB_STORAGE", "ROOFLAB_STORAGE_GIB")}
+    assert told == {"ROOFLAB_SHARED": "/fsx", "ROOFLAB_STORAGE": "scratch", "ROOFLAB_STORAGE_GIB": "1200"}
 
 
 def test_the_file_system_of_a_former_lab_is_not_mounted_again(node: Node) -> None:

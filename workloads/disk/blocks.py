@@ -7,8 +7,9 @@ memory; offsets, lengths and addresses are then multiples of `PAGE`.
 
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 PAGE = 4096
@@ -86,25 +87,44 @@ def open_direct(path: Path, flags: int = os.O_RDONLY) -> int | None:
     return descriptor
 
 
+def bypassed(path: Path) -> bool:
+    """Whether a file can be read past the page cache."""
+    descriptor = open_direct(path)
+    if descriptor is not None:
+        os.close(descriptor)
+    return descriptor is not None
+
+
 def aligned(size: int) -> mmap.mmap:
     """Memory of its own that begins at a page."""
     return mmap.mmap(-1, -(-size // PAGE) * PAGE)
 
 
-def read_through(path: Path, *, threads: int, block_bytes: int, direct: bool) -> bool:
-    """Read a whole file and keep nothing; whether it went past the page cache. The rate that its storage can show."""
-    with Blocks(path, block_bytes, direct=direct) as blocks:
-        buffers = [aligned(block_bytes) for _ in range(threads)]
+@contextmanager
+def buffers(count: int, block_bytes: int) -> Iterator[list[memoryview]]:
+    """So many blocks of memory that begin at a page and have been touched: the kernel has nothing to clear later."""
+    memory = [aligned(block_bytes) for _ in range(count)]
+    for block in memory:
+        block[::PAGE] = bytes(block_bytes // PAGE)
+    views = [memoryview(block) for block in memory]
+    try:
+        yield views
+    finally:
+        for view, block in zip(views, memory, strict=True):
+            view.release()
+            block.close()
 
-        def work(first: int) -> None:
-            with memoryview(buffers[first]) as view:
-                for index in range(first, blocks.count, threads):
-                    blocks.read(index, view)
 
-        each(work, threads)
-        for buffer in buffers:
-            buffer.close()
-        return blocks.direct
+def read_through(path: Path, into: Sequence[memoryview], *, direct: bool) -> None:
+    """Read a whole file, a thread for each block of memory in `into`, and keep nothing: what its storage can do."""
+    with Blocks(path, len(into[0]), direct=direct) as blocks:
+        numbers = iter(range(blocks.count))
+
+        def work(thread: int) -> None:
+            while (number := next(numbers, None)) is not None:
+                blocks.read(number, into[thread])
+
+        each(work, len(into))
 
 
 def each(work: Callable[[int], object], threads: int) -> None:

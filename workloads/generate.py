@@ -25,14 +25,14 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from transformers import MistralConfig, MistralForCausalLM
-from transformers.utils import logging
+from transformers import MistralForCausalLM
 
-from labs.models import Model, find_model
+from labs.models import find_model
 from labs.results import Measurement
 from labs.roofs import Bound, inverse, memory_time_bound, time_bound, usd_per_million
 from workloads.command import CheckFailed, Parser, positive, start
 from workloads.device import TORCH_DTYPES, Device
+from workloads.mistral import build as build  # where others look for it, too
 from workloads.record import Surroundings, write
 from workloads.sensors import Sensors, describe
 
@@ -93,27 +93,6 @@ def default_model(device: Device) -> str:
         return "mistral-nano"
     needed = 1.2 * find_model("mistral-7b").weight_bytes(TORCH_DTYPES[device.half].itemsize)
     return "mistral-7b" if device.memory_bytes > needed else "mistral-tiny"
-
-
-def build(shape: Model, dtype: str, device: Device, seed: int) -> MistralForCausalLM:
-    """The model with random weights, made on the device itself: a host may have less memory than its GPU."""
-    logging.set_verbosity_error()
-    torch.manual_seed(seed)
-    config = MistralConfig(
-        vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.feed_forward,
-        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_size, max_position_embeddings=32768, sliding_window=None, tie_word_embeddings=False,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6}, bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(TORCH_DTYPES[dtype])
-    try:
-        with device.torch:
-            model = MistralForCausalLM(config).eval()
-    finally:
-        torch.set_default_dtype(usual)
-    assert sum(weight.numel() for weight in model.parameters()) == shape.parameters
-    return model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from operate.report.folder import Part
 from operate.report.generation import generation
 from operate.report.operations import operations
 from operate.report.roofline import roofline
+from operate.report.train_step import train_step
 from operate.report.training import training
 
 _FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
@@ -27,6 +28,7 @@ _FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
     "roofline": operations,
     "generate": generation,
     "ddp": training,
+    "train-step": train_step,
     "collectives": allreduce,
 }
 

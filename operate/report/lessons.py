@@ -100,4 +100,24 @@ LESSONS = {
             "A wide band between ranks means that one of them is waiting."
         ),
     ),
+    "train-step": Lesson(
+        title="A training step",
+        physics=(
+            "Every trained token costs two FLOPs for each multiplying weight in the forward pass and four in the "
+            "backward, and attention to the tokens before it. Peak ÷ that is the roof, and the share of it is the MFU. "
+            "Beside the arithmetic a step moves memory: 28 bytes a parameter for AdamW, once a step whatever the "
+            "batch, and some 18 MB of activations a token for the 7B model. Guess before you look: at which batch is "
+            "the optimiser no longer worth mending?"
+        ),
+        look=(
+            "Compare the shares by three conventions: 6P + 12·L·D·S counts the input table and the half of attention "
+            "that causality leaves out, and prints more for the same speed. Where the curve flattens arithmetic is the "
+            "bound; a batch beyond it costs memory and gains nothing. The row of memory says what was predicted, part "
+            "by part."
+        ),
+        next=(
+            "Micro-batches share one optimiser step (--accumulate); Lab 4's fp8-training halves the time of the "
+            "products, and recompute makes room for a larger batch."
+        ),
+    ),
 }

@@ -112,10 +112,15 @@ def tick(clients: Clients, now: datetime, topic: str = "") -> dict[str, Any]:
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
     """What the account's schedule calls; `event["time"]` is the scheduled time, ISO 8601."""
-    region = os.environ["AWS_REGION"]
+    clients = _clients(os.environ["AWS_REGION"])
+    return tick(clients, datetime.fromisoformat(event["time"]).astimezone(UTC), os.environ.get("TOPIC", ""))
+
+
+@cache
+def _clients(region: str) -> Clients:
+    """Made once for all ticks of a warm sandbox: to make them takes longer than to ask them."""
     import boto3  # here, and not above: fab reads this file for its deadlines, and mostly needs no AWS
     from botocore.config import Config
 
     config = Config(retries={"mode": "standard", "total_max_attempts": 6})
-    clients = cache(lambda service: boto3.client(service, region_name=region, config=config))
-    return tick(clients, datetime.fromisoformat(event["time"]).astimezone(UTC), os.environ.get("TOPIC", ""))
+    return cache(lambda service: boto3.client(service, region_name=region, config=config))

@@ -8,8 +8,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from botocore.loaders import JSONFileLoader
 
 from labs.names import GUARD_STACK, Output
 from operate.account import Account
@@ -67,6 +71,7 @@ class Place:
     """A rehearsed account with GuardStack in it, for one life after another."""
 
     def __init__(self, folder: Path, seed: int, labs: dict[str, Deployable]) -> None:
+        _warm()
         self.root, self.lives, self.labs = folder / "rehearsal", folder / "lives", labs
         self.lives.mkdir(parents=True, exist_ok=True)
         control.start(NAME, seed, root=self.root)
@@ -154,6 +159,14 @@ class Place:
             if not here and (instance not in died or went_on):
                 lost.append(f"{run} {file} of {instance}")
         return wrote, tuple(lost)
+
+
+@cache
+def _warm() -> None:
+    """Read once, in the worker, what each client would read anew: a client is a fork of it."""
+    import_module("matplotlib.figure")
+    models = cache(JSONFileLoader().load_file)
+    JSONFileLoader.load_file = lambda _loader, path: models(path)
 
 
 def unnamed(lines: list[str]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from operate.account import Account
 from operate.audit import show_audit
 from operate.bill import tell
 from operate.clearance import clear_account
+from operate.compare import show_comparison
 from operate.deadline import extend_deadline, read_deadline
 from operate.ending import show_outcome, show_report
 from operate.estimate import show_cost
@@ -283,6 +284,16 @@ def report(c: Context, lab: str = "", name: str = "", run: str = "", json: bool 
 
 
 @verb
+def compare(c: Context, base: str, other: str, lab: str = "", floor: str = "", json: bool = False) -> None:
+    """Say what is faster, and whether the runs suffice to say so: fab compare RUN,RUN,RUN,RUN,RUN RUN,RUN,…
+
+    A side is runs of one thing with commas between them, or a commit or stack of which all runs here count. Five runs a
+    side, taken in turn, tell; fewer give the ratios alone.
+    """
+    show_comparison(base, other, Screen(json=json), lab=lab, floor=floor, json=json)
+
+
+@verb
 def rehearsal_start(c: Context, name: str = "default", seed: str = "0", json: bool = False) -> None:
     """Start an AWS on this machine. Then: eval "$(fab rehearsal.env)"."""
     with rehearsed() as control:
@@ -388,6 +399,7 @@ namespace = Collection(
     teardown,
     audit,
     report,
+    compare,
 )
 namespace.add_collection(
     Collection(

@@ -58,6 +58,9 @@ HELP = {
     "refresh": "Ask EC2 what its types are today, and show what changed.",
     "write": "Put what EC2 says into labs/instances.json.",
     "force": "Go on although the preflight failed.",
+    "base": "Runs of one thing: names with commas between them, a commit, or a stack.",
+    "other": "Runs of the other, named likewise.",
+    "floor": "Further runs of the first side: they tell how much runs of one thing differ on that machine.",
 }
 """What `fab --help VERB` says of each flag; a flag means the same in every verb."""
 

@@ -15,7 +15,15 @@ ALLOWED = {
     "labs": {"labs"},
     "guard": {"guard", "boto3", "botocore"},
     "stacks": {"stacks", "labs", "aws_cdk", "constructs", "cdk_nag", "jsii"},
-    "workloads": {"workloads", "labs", "torch", "numpy", "transformers"},
+    "workloads": {
+        "workloads",
+        "labs",
+        "torch",
+        "numpy",
+        "transformers",
+        *("safetensors", "huggingface_hub", "tokenizers"),  # transformers cannot be installed without them
+        *("torchao", "vllm"),  # inside functions: what they measure is not applicable where they are absent
+    },
     "operate": {
         "operate",
         "labs",

@@ -14,6 +14,11 @@ from workloads.parity import TOLERANCE
 ROOM = 0.8
 """Share of a GPU's free memory that weights, gradients and states may take; activations need the rest."""
 
+BATCH = 2
+"""Sequences per rank where the flags name none."""
+_RATE_TIMES_WIDTH = 0.768
+"""A step moves a logit by about the learning rate times the width: 3e-3 for mistral-nano, less for the wider."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -56,19 +61,29 @@ def parser_of(name: str, description: str | None) -> Parser:
     parser.add_argument("--batch", type=positive, help="sequences per rank and step")
     parser.add_argument("--sequence", type=positive, help="tokens per sequence")
     parser.add_argument("--steps", type=positive, help="optimiser steps")
-    parser.add_argument("--learning-rate", type=rate_flag, default=3e-3, help="of AdamW")
+    parser.add_argument("--learning-rate", type=rate_flag, help="of AdamW; default: 0.768 ÷ the model's width")
     return parser
 
 
 def chosen(flags: argparse.Namespace, device: Device, model: str = "") -> dict[str, Any]:
-    """The fields of `Settings` as the flags have them, with the device's own defaults; `model` where none is named."""
+    """The fields of `Settings` as the flags have them, with the device's own defaults; `model` where none is named.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    name = flags.model or model or default_model(device)
     return {
-        "model": flags.model or model or default_model(device),
-        "dtype": flags.dtype or ("bf16" if device.half == "bf16" else "fp32"),
-        "batch": flags.batch or 2, "sequence": flags.sequence or (1024 if device.cuda else 32),
-        "steps": flags.steps or (24 if device.cuda else 12), "learning_rate": flags.learning_rate,
+        "model": name, "dtype": flags.dtype or ("bf16" if device.half == "bf16" else "fp32"),
+        "batch": flags.batch or BATCH, "sequence": sequence_of(flags, device),
+        "steps": flags.steps or (24 if device.cuda else 12),
+        "learning_rate": flags.learning_rate or _RATE_TIMES_WIDTH / find_model(name).hidden,
         "seed": flags.seed, "threads": torch.get_num_threads(),
     }  # fmt: skip
+
+
+def sequence_of(flags: argparse.Namespace, device: Device) -> int:
+    """Tokens per sequence, as the flags or the device have it."""
+    return int(flags.sequence or (1024 if device.cuda else 32))
 
 
 def default_model(device: Device, bytes_per_parameter: int = 16) -> str:

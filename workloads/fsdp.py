@@ -1,0 +1,182 @@
+"""fsdp: parameters, gradients and optimiser states sharded over all ranks; a layer is whole only while it runs.
+
+Each rank keeps 1/n of everything. Before a layer runs its parameters are gathered, after it they are given up, and in
+the backward pass they are gathered once more; its gradients are summed and scattered. A step so sends up to
+(n−1)/n · (2·w·P + r·P) bytes a rank, w bytes a gathered element and r a gradient's: in bf16 with gradients in fp32
+twice what data parallel sends, for 1/n of its memory. Kept after the forward pass, a layer is gathered once: fewer
+bytes, more memory.
+
+States: fp32 where they fit. mistral-7b takes 108 GiB so, more than four L4 have; then bf16 with stochastic rounding,
+8-bit moments or the host's memory, chosen by labs/memory.py from the memory that is free. Method and checks as ddp.
+
+Output: for each way seconds per step taken apart, tokens/s, bytes counted and predicted, peak memory; one record.
+
+    python -m workloads.fsdp
+    torchrun --standalone --nproc-per-node 4 -m workloads.fsdp --model mistral-nano
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+from labs.memory import Recipe, States, train
+from labs.models import Model, find_model
+from labs.traffic import Traffic, fully_sharded
+from workloads.command import start
+from workloads.decoder import INITIAL_DEVIATION, Decoder
+from workloads.device import Device
+from workloads.group import Group, Place
+from workloads.parallel.recipe import STATES, choose_states, largest_sharded, optimiser_of
+from workloads.parallel.settings import BATCH, ROOM, Settings, chosen, parser_of, sequence_of
+from workloads.parallel.strategy import Build, Strategy
+from workloads.parallel.workload import Comparison, enter
+from workloads.record import Surroundings, surroundings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """What is trained, and how its states are kept."""
+
+    states: States
+    """"fp32", "bf16", "8-bit" or "offload": `labs.memory`."""
+    recompute: bool
+    """Whether a layer's activations are made again in the backward pass, for want of memory."""
+    predicted_bytes: int
+    """Of memory on each rank, by `labs.memory`."""
+
+
+def configure(flags: argparse.Namespace, device: Device, here: Place) -> Config:
+    """The flags, with what the device and its memory suggest where none is given.
+
+    Raises:
+        ValueError: a value is not allowed, or the model does not fit.
+    """
+    sizes = {"batch": flags.batch or (1 if device.cuda else BATCH), "sequence": sequence_of(flags, device)}
+    crowd = {**sizes, "ranks": here.size, "nodes": surroundings().nodes}
+    model = flags.model or largest_sharded(device, **crowd)
+    recipe = choose_states(find_model(model), device, states=flags.states or "", **crowd)
+    told = {**chosen(flags, device, model), **sizes}
+    needed = train(find_model(model), recipe, batch=sizes["batch"], context=sizes["sequence"])
+    return Config(**told, states=recipe.states, recompute=recipe.saving == "recomputed", predicted_bytes=needed.bytes)
+
+
+def shard(model: nn.Module, mesh: DeviceMesh, *, config: Config, keep: bool = False, reduce_half: bool = False
+          ) -> nn.Module:  # fmt: skip
+    """Shard each layer and the rest. `keep`: layers stay whole after the forward pass; `reduce_half`: gradients
+    travel in bf16."""
+    half = config.dtype == "bf16"
+    precision = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if half else None,
+        reduce_dtype=torch.bfloat16 if half and reduce_half else torch.float32,
+    )
+    offload = CPUOffloadPolicy() if config.states == "offload" else OffloadPolicy()
+    for layer in model.model.layers:
+        if config.recompute:
+            recompute(layer)
+        fully_shard(layer, mesh=mesh, mp_policy=precision, reshard_after_forward=not keep, offload_policy=offload)
+    return fully_shard(model, mesh=mesh, mp_policy=precision, offload_policy=offload)
+
+
+def recompute(layer: nn.Module) -> None:
+    """Keep of this layer's forward pass only its input, and run it again in the backward pass."""
+    from torch.distributed._composable import checkpoint
+
+    checkpoint(layer)
+
+
+def materialise(model: nn.Module, seed: int, rank: int, device: Device, states: States) -> nn.Module:
+    """Give a sharded model without data its memory and random weights, on each rank its own share of them."""
+    where = torch.device("cpu") if states == "offload" else device.torch
+    model.to_empty(device=where)
+    generator = torch.Generator(where).manual_seed(seed * 1_000_003 + rank)
+    with torch.no_grad():
+        for weights in model.parameters():
+            local = weights.to_local()
+            if weights.dim() > 1:
+                local.normal_(std=INITIAL_DEVIATION, generator=generator)
+            else:
+                local.fill_(1.0)
+    return model
+
+
+def strategy(config: Config, group: Group, mesh: DeviceMesh, *, large: bool, keep: bool = False,
+             reduce_half: bool = False) -> Strategy:  # fmt: skip
+    """States sharded over all ranks. `large`: no rank could hold the whole model, so that none ever does."""
+    gathered, half = (2 if config.dtype == "bf16" else 4), reduce_half and config.dtype == "bf16"
+    kept = torch.bfloat16 if config.states in ("bf16", "8-bit") else torch.float32
+
+    def wrap(model: nn.Module) -> nn.Module:
+        sharded = shard(model.to(kept), mesh, config=config, keep=keep, reduce_half=reduce_half)
+        if not large:
+            return sharded
+        return materialise(sharded, config.seed, group.rank, group.device, config.states)
+
+    def build() -> nn.Module:
+        with torch.device("meta"):
+            return Decoder(find_model(config.model))
+
+    def traffic(shape: Model, _tokens: int) -> Traffic:
+        return fully_sharded(shape, group.size, size=gathered, reduced=2 if half else 4, gathers=1 if keep else 2)
+
+    def optimiser(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+        return optimiser_of(Recipe(states=config.states), groups, rate, group.device)
+
+    layers = "layers kept after the forward pass" if keep else "layers gathered twice"
+    made: Build | None = build if large else None
+    return Strategy(
+        name=f"{layers}, gradients in bf16" if half else layers, wrap=wrap, traffic=traffic, optimiser=optimiser,
+        share=(group.rank, group.size), autocast=False, build=made,
+        config={"states": config.states, "recompute": config.recompute, "keep": keep, "reduced": 2 if half else 4},
+    )  # fmt: skip
+
+
+def ways(config: Config, large: bool) -> tuple[list[dict[str, bool]], list[str]]:
+    """What is compared, and what is not applicable and why."""
+    found, notes = [{}, {"keep": True}], []
+    if config.dtype == "bf16":
+        found.append({"reduce_half": True})
+    if large:
+        found.remove({"keep": True})
+        notes.append(f"layers kept after the forward pass: not applicable, all of {config.model} gathered on every "
+                     "rank would not leave room")  # fmt: skip
+    return found, notes
+
+
+def run(config: Config, group: Group, flags: argparse.Namespace, within: Surroundings) -> None:
+    """Predict, measure each way, print and write what came out."""
+    device, shape = group.device, find_model(config.model)
+    mesh = init_device_mesh(device.torch.type, (group.size,), mesh_dim_names=("data",))
+    large = device.cuda and (config.states != "fp32" or shape.adam_bytes() > ROOM * device.memory_bytes)
+    found, notes = ways(config, large)
+    plain = replace(config, model="mistral-nano", dtype="fp32", states="fp32", recompute=False)
+    group.say(f"states of {config.model}: {config.states}, {config.predicted_bytes / 2**30:.2f} GiB a rank predicted"
+              f"{', activations made again' if config.recompute else ''}")  # fmt: skip
+    for note in notes:
+        group.say(note)
+    Comparison(
+        name="fsdp", config=config, group=group, fits_alone=not large, notes=tuple(notes),
+        strategies=[strategy(config, group, mesh, large=large, **way) for way in found],
+        like_fp32=[strategy(plain, group, mesh, large=False, **way) for way in found],
+    ).run(flags, within)  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run on these flags.
+
+    Raises:
+        CheckFailed: what was trained is wrong.
+        SystemExit: wrong flags or environment, with exit code 2.
+    """
+    parser = parser_of("fsdp", __doc__)
+    parser.add_argument("--states", choices=STATES, help="how states are kept; default: the first that fits")
+    enter(parser, arguments, configure, run)
+
+
+if __name__ == "__main__":
+    start("fsdp", main)

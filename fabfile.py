@@ -277,10 +277,10 @@ def audit(c: Context, lab: str = "", name: str = "", all_regions: bool = False, 
 
 
 @verb
-def report(c: Context, lab: str = "", name: str = "", run: str = "", json: bool = False) -> None:
+def report(c: Context, lab: str = "", name: str = "", run: str = "", quiz: bool = False, json: bool = False) -> None:
     """Show a run's numbers beside their roofs (the newest run, unless named) and write report.html anew."""
     found = choice.choose_run(run, lab=lab, name=name)
-    show_report(found, Screen(json=json), json=json)
+    show_report(found, Screen(json=json), json=json, quiz=quiz)
 
 
 @verb

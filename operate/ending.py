@@ -2,7 +2,8 @@
 
 import json as documents
 
-from operate.report import as_json, outcome, summary, write_report
+from operate.problem import Problem
+from operate.report import as_json, ask, outcome, summary, write_report
 from operate.runs import Run
 from operate.screen import Screen
 from operate.verdict import verdict
@@ -31,14 +32,21 @@ def show_outcome(
         raise problem
 
 
-def show_report(run: Run, screen: Screen, *, json: bool) -> None:
-    """Write report.html anew, print the table of all numbers (with `json`: everything that the report knows).
+def show_report(run: Run, screen: Screen, *, json: bool, quiz: bool = False) -> None:
+    """Write report.html anew, print the table of the headline numbers (with `json`: everything that the report knows).
+
+    With `quiz`, ask for those numbers first, and write quiz.html, a page that does the same.
 
     Raises:
         Problem: a workload failed or a node was lost; raised last, when all is shown.
     """
-    page = write_report(run.folder)
-    if json:
+    if quiz and json:
+        raise Problem("--quiz asks on this terminal, and --json leaves it to one document", "leave out one of them")
+    page = write_report(run.folder, quiz=quiz)
+    if quiz:
+        ask(run.folder, input, screen.note)
+        screen.note(str(page))
+    elif json:
         print(documents.dumps(as_json(run.folder), indent=1))
     else:
         screen.console.print(summary(run.folder))

@@ -60,6 +60,7 @@ HELP = {
     "force": "Go on although the preflight failed.",
     "base": "Runs of one thing: names with commas between them, a commit, or a stack.",
     "other": "Runs of the other, named likewise.",
+    "quiz": "Guess the numbers before they are shown, here and on a page, quiz.html, that hides them.",
     "floor": "Further runs of the first side: they tell how much runs of one thing differ on that machine.",
 }
 """What `fab --help VERB` says of each flag; a flag means the same in every verb."""

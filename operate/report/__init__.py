@@ -2,6 +2,7 @@
 
 from operate.report.folder import newest_run
 from operate.report.page import write_report
+from operate.report.quiz import ask
 from operate.report.table import as_json, outcome, summary
 
-__all__ = ["as_json", "newest_run", "outcome", "summary", "write_report"]
+__all__ = ["as_json", "ask", "newest_run", "outcome", "summary", "write_report"]

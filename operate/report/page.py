@@ -17,20 +17,22 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """The browser itself refuses what would make the page less than self-contained."""
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, *, quiz: bool = False) -> Path:
     """Write report.html from what lies in a run's folder, whole or not at all, and return its path.
+
+    With `quiz`, quiz.html: the same page, which asks for the numbers before it shows them.
 
     Raises:
         Problem: the folder is no run's.
     """
-    path = folder / "report.html"
+    path = folder / ("quiz.html" if quiz else "report.html")
     partial = path.with_suffix(".partial")
-    partial.write_text(document(_page(load(folder))), encoding="utf-8")
+    partial.write_text(document(_page(load(folder), quiz=quiz)), encoding="utf-8")
     partial.replace(path)
     return path
 
 
-def _page(run: Run) -> Element:
+def _page(run: Run, *, quiz: bool) -> Element:
     style = el("style")
     style.text = "\n" + (files("operate.report") / "page.css").read_text(encoding="utf-8")  # our own text: as it is
     head = el(
@@ -43,7 +45,7 @@ def _page(run: Run) -> Element:
         el("link", rel="icon", href="data:,"),
         style,
     )
-    sections = (section(part, run.folder / "figures") for part in run.parts)
+    sections = (section(part, run.folder / "figures", quiz=quiz) for part in run.parts)
     main = el("main", *_complaints(run), *sections, _nothing(run), receipt_section(run))
     return el("html", head, el("body", _header(run), main, _footer(run)), lang="en")
 

@@ -6,7 +6,10 @@ from xml.etree.ElementTree import Element
 from labs.results import Measurement, percentiles
 from operate.report.element import Child, add, el
 from operate.report.folder import Part
+from operate.report.headline import FOLD, Row, headlines
 from operate.report.quantity import dollars, quantity, share
+
+_HEADS = ("What", "Measured", "Roof", "Of roof", "Samples: n · median · p99")
 
 
 class _Sources:
@@ -34,10 +37,25 @@ def rows_table(part: Part) -> Element:
     shared = _shared([row for _, row in rows])
     sources = _Sources()
     several = len(part.records) > 1
-    body = el("tbody", *(_row(record.node if several else "", row, shared, sources) for record, row in rows))
-    heads = ("What", "Measured", "Roof", "Of roof", "Samples: n · median · p99")
-    table = el("table", _caption(shared), el("thead", el("tr", *(el("th", text, scope="col") for text in heads))), body)
-    return el("div", el("div", table, class_="scroll"), sources.listing(), class_="rows")
+    first, rest = folded(rows)
+
+    def table(some: list[Row], caption: Element | None) -> Element:
+        head = el("thead", el("tr", *(el("th", text, scope="col") for text in _HEADS)))
+        body = el("tbody", *(_row(record.node if several else "", row, shared, sources) for record, row in some))
+        return el("div", el("table", caption, head, body), class_="scroll")
+
+    tables: list[Child] = [table(first, _caption(shared))]
+    if rest:
+        tables.append(el("details", el("summary", f"{len(rest)} more rows"), table(rest, None), class_="fold"))
+    return el("div", *tables, sources.listing(), class_="rows")
+
+
+def folded(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows that are shown, and those that are folded away; of each name, all nodes' or none."""
+    if len({row.name for _, row in rows}) <= FOLD:
+        return rows, []
+    names = {row.name for _, row in headlines(rows)} | {row.name for _, row in rows if row.suspect}
+    return [entry for entry in rows if entry[1].name in names], [entry for entry in rows if entry[1].name not in names]
 
 
 def _shared(rows: list[Measurement]) -> dict[str, str]:
@@ -74,9 +92,10 @@ def _roof(row: Measurement, sources: _Sources) -> Element:
     kind = "" if row.roof else "unknown"
     cell = el("td", el("span", text, el("sup", sources.letter(source)), class_=kind), data_label="Roof")
     further = [(share(row.share_of(other)), other) for other in row.others]
-    further += [("at most", row.limit)] if row.limit else []
+    plain = [("expected", row.expected), ("at most", row.limit)]
+    further += [(said, other) for said, other in plain if other]
     for said, other in further:
-        words = f"{said} {quantity(other.value, row.unit)}" if other is row.limit else (
+        words = f"{said} {quantity(other.value, row.unit)}" if said in ("expected", "at most") else (
             f"{said} of {quantity(other.value, row.unit)}")  # fmt: skip
         add(cell, el("span", words, el("sup", sources.letter(other.source)), class_="small"))
     return cell

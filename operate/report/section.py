@@ -1,6 +1,6 @@
 """One workload's part of the page: the physics, the prediction, the measurement, what stands between them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -8,18 +8,24 @@ from labs.results import Measurement, Record, Roof
 from operate.report.element import Child, el
 from operate.report.figures import figures
 from operate.report.folder import Part
-from operate.report.lessons import LESSONS
+from operate.report.gap import gaps
+from operate.report.headline import Row, at_s, headlines
+from operate.report.lessons import LESSONS, Lesson
 from operate.report.quantity import duration, quantity, rounded, share
+from operate.report.quiz import questions
+from operate.report.references import published
 from operate.report.rows import rows_table
 
-Row = tuple[Record, Measurement]
 
+def section(part: Part, drawn: Path, *, quiz: bool = False) -> Element:
+    """The workload's section, complete; a failed one says so first. `drawn` is the folder that keeps its figures.
 
-def section(part: Part, drawn: Path) -> Element:
-    """The workload's section, complete; a failed one says so first. `drawn` is the folder that keeps its figures."""
+    With `quiz`, what was measured is hidden on a screen until every question of the section has an answer.
+    """
     lesson = LESSONS.get(part.name)
     rows = [(record, row) for record in part.records for row in record.measurements]
     title = el("h2", lesson.title if lesson else part.name, el("code", part.name) if lesson else None)
+    asked = questions(part) if quiz else []
     return el(
         "section",
         title,
@@ -27,15 +33,49 @@ def section(part: Part, drawn: Path) -> Element:
         el("p", "Nothing of it has come back yet.", class_="unknown") if part.pending else None,
         _suspects(part),
         el("p", lesson.physics, class_="physics") if lesson else None,
-        _pair(rows) if rows else None,
-        *figures(part, drawn),
-        rows_table(part) if rows else None,
-        _notes(part.records),
-        el("p", el("strong", "What to look for. "), lesson.look, class_="look") if lesson and rows else None,
+        *(_told(part, rows, lesson, drawn, asked) if rows else ()),
         *(_machine(record) for record in part.records),
-        class_="workload",
+        class_="workload asking" if asked else "workload",
         id=part.anchor,
     )
+
+
+def _told(
+    part: Part, rows: Sequence[Row], lesson: Lesson | None, drawn: Path, asked: Sequence[Element]
+) -> Iterator[Element]:
+    """Prediction and measurement with all that it tells, and between them what is asked."""
+    prediction, measurement = _side("prediction", _prediction(rows)), _side("measurement", _measurement(rows))
+    if not asked:
+        yield el("div", prediction, measurement, class_="pair")
+    else:
+        yield el("div", prediction, class_="pair")
+        yield from asked
+        measurement = el("div", measurement, class_="pair")
+    yield el("div", measurement if asked else None, *_found(part, rows, lesson, drawn), class_="answer")
+
+
+def _found(part: Part, rows: Sequence[Row], lesson: Lesson | None, drawn: Path) -> Iterator[Child]:
+    """What the measurement tells beside its headline."""
+    yield gaps(rows)
+    yield from figures(part, drawn)
+    yield rows_table(part)
+    yield published(part.records)
+    yield _notes(part.records)
+    if lesson:
+        yield el("p", el("strong", "What to look for. "), lesson.look, class_="look")
+        yield _next(lesson, rows)
+
+
+def _next(lesson: Lesson, rows: Sequence[Row]) -> Element | None:
+    """What the next step gains, and what no step can: the roof is the end of it."""
+    bounded = [row for _, row in headlines(rows) if row.fraction and row.fraction < 1]
+    most = ""
+    if bounded:
+        row = min(bounded, key=lambda row: row.fraction or 1.0)
+        most = f" At most {rounded(1 / (row.fraction or 1.0), 2)} × is left for {row.name}: there its roof is."
+    if not lesson.next and not most:
+        return None
+    return el("p", el("strong", "What the next step gains. "), lesson.next + most, class_="look next")
 
 
 def _failure(part: Part) -> Element | None:
@@ -66,17 +106,13 @@ def _suspects(part: Part) -> Element | None:
     return el("div", el("p", el("strong", "Measuring error. "), text, names, "."), class_="alert warning", role="alert")
 
 
-def _pair(rows: Sequence[Row]) -> Element:
-    return el(
-        "div",
-        el("div", el("h3", "Prediction"), *_prediction(rows), class_="prediction"),
-        el("div", el("h3", "Measurement"), *_measurement(rows), class_="measurement"),
-        class_="pair",
-    )
+def _side(which: str, lines: Sequence[Element]) -> Element:
+    """What was predicted before anything ran, or what came out."""
+    return el("div", el("h3", which.capitalize()), *lines, class_=which)
 
 
-def _prediction(rows: Iterable[Row]) -> list[Element]:
-    """What the roofs allow, before anything ran: a line for each unit and source."""
+def _prediction(rows: Sequence[Row]) -> list[Element]:
+    """What the roofs allow and what a model with overheads expects, before anything ran."""
     allowed: dict[tuple[str, str], list[tuple[Measurement, Roof]]] = {}
     unknown: dict[str, dict[str, None]] = {}
     sent: dict[float, None] = {}
@@ -88,6 +124,7 @@ def _prediction(rows: Iterable[Row]) -> list[Element]:
         if isinstance(row.config.get("predicted_bytes_per_rank"), int | float):
             sent[row.config["predicted_bytes_per_rank"]] = None
     lines = [_allowed(unit, source, bounded) for (unit, source), bounded in allowed.items()]
+    lines += [_expects(row, row.expected) for _, row in headlines(list(rows)) if row.expected]
     lines += [el("p", "Each rank must send ", el("strong", quantity(count, "B")), " a step") for count in sent]
     for reason, names in unknown.items():
         whom = next(iter(names)) if len(names) == 1 else "the rest" if len(unknown) == 1 else f"{len(names)} rows"
@@ -109,9 +146,19 @@ def _allowed(unit: str, source: str, rows: Sequence[tuple[Measurement, Roof]]) -
     names = list(dict.fromkeys(row.name for row, _ in rows))
     text = quantity(low, unit) if low == high else f"{quantity(low, unit)} to {quantity(high, unit)}"
     of = f" ({names[0]})" if len(names) == 1 else f" ({len(names)} rows)"
+    least = at_s(*rows[0]) if len(rows) == 1 and unit != "s" else None
+    of += f", a sample no less than {quantity(least, 's')}" if least else ""
     return el(
         "p", "No less than " if unit == "s" else "At most ", el("strong", text), of, el("span", source, class_="small")
     )
+
+
+def _expects(row: Measurement, expected: Roof) -> Element:
+    """What a model with its overheads predicted for one row, and what a sample then takes."""
+    sample = at_s(row, expected) if row.unit != "s" else None
+    then = f", {quantity(sample, 's')} a sample" if sample else ""
+    value = el("strong", quantity(expected.value, row.unit))
+    return el("p", "Expected: ", value, f" ({row.name}){then}", el("span", expected.source, class_="small"))
 
 
 def _measurement(rows: Sequence[Row]) -> list[Element]:

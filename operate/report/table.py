@@ -10,6 +10,7 @@ from rich.text import Text
 from labs.results import Measurement, Record, percentiles
 from operate.report.folder import Part, Run, load
 from operate.report.quantity import dollars, duration, quantity, share
+from operate.report.rows import folded
 
 _COLOURS = {"good": "green", "warning": "yellow", "bad": "red"}
 
@@ -48,15 +49,16 @@ def _part(part: Part) -> RenderableType:
     table.add_column("what", overflow="fold")
     for head in ("measured", "roof", "of roof", "median", "p99"):
         table.add_column(head, justify="right", no_wrap=True)
-    for record in part.records:
-        for row in record.measurements:
-            table.add_row(*_cells(record, row))
+    shown, rest = folded([(record, row) for record in part.records for row in record.measurements])
+    for record, row in shown:
+        table.add_row(*_cells(record, row))
+    more = [Text(f"  … {len(rest)} more rows in report.html", style="dim")] if rest else []
     faults = [Text(f"  ✕ {fault}", style="red") for fault in part.faults]
     unknown = dict.fromkeys(
         row.no_roof_because for record in part.records for row in record.measurements if not row.roof
     )
     reasons = [Text(f"  no roof: {reason}", style="dim") for reason in unknown]
-    return Group("", *([table] if part.records else [title]), *reasons, *faults)
+    return Group("", *([table] if part.records else [title]), *more, *reasons, *faults)
 
 
 def _cells(record: Record, row: Measurement) -> list[Text]:

@@ -1,1 +1,8 @@
 """What is measured: one module a workload, each runs alone as `python -m workloads.NAME`. torch, numpy, labs."""
+
+import logging
+
+# transformers imports torchao where it is installed, and that tells on stderr, each time, which of its CUDA kernels a
+# CPU build of torch cannot load and what torch means to forbid one day: nothing that a log of ours should hold.
+for _talkative in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_talkative).setLevel(logging.ERROR)

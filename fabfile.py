@@ -11,6 +11,7 @@ from types import ModuleType
 
 from invoke import Collection, Context
 
+from operate import advise as advice
 from operate import bake as image
 from operate import choice, execution, listing, openssh
 from operate import types as instances
@@ -246,6 +247,26 @@ def cost(c: Context, lab: str = "", name: str = "", context: str = "", json: boo
 
 
 @verb
+def advise(
+    c: Context,
+    model: str = "mistral-7b",
+    train_tokens: str = "",
+    serve_tokens: str = "",
+    sequence: str = "",
+    prompt: str = "",
+    answer: str = "",
+    ttft: str = "",
+    tpot: str = "",
+    types: str = "",
+    json: bool = False,
+) -> None:
+    """Find the cheapest way to so many tokens: fab advise --train-tokens 2e9, or --serve-tokens 1e9 --ttft 0.5"""
+    bounds = {"sequence": sequence, "prompt": prompt, "answer": answer, "ttft": ttft, "tpot": tpot}
+    wish = advice.read_wish(model, train_tokens=train_tokens, serve_tokens=serve_tokens, **bounds)
+    advice.show_advice(wish, types, Screen(json=json), json=json)
+
+
+@verb
 def extend(c: Context, lab: str = "", name: str = "", hours: str = "1", json: bool = False) -> None:
     """Move a lab's deadline, so that the guard ends it later; says when that is. --hours 0 only says."""
     stack = choice.choose_lab(lab, name).stack
@@ -395,6 +416,7 @@ namespace = Collection(
     put,
     get,
     cost,
+    advise,
     extend,
     teardown,
     audit,

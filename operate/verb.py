@@ -62,6 +62,15 @@ HELP = {
     "other": "Runs of the other, named likewise.",
     "quiz": "Guess the numbers before they are shown, here and on a page, quiz.html, that hides them.",
     "floor": "Further runs of the first side: they tell how much runs of one thing differ on that machine.",
+    "model": "A shape of labs/models.py, for example mistral-7b.",
+    "train_tokens": "Tokens to train on, for example 2e9.",
+    "serve_tokens": "Tokens to make, for example 1e9.",
+    "sequence": "Tokens of a sequence that is trained on; 4096 where it is left out.",
+    "prompt": "Tokens of a request's prompt; 512 where it is left out.",
+    "answer": "Tokens of its answer; 128 where it is left out.",
+    "ttft": "Longest time to the first token, in seconds; any where it is left out.",
+    "tpot": "Longest time for each later token, in seconds; any where it is left out.",
+    "types": "Instance types or families, with commas between them: g6,p5.48xlarge; all where it is left out.",
 }
 """What `fab --help VERB` says of each flag; a flag means the same in every verb."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
-from labs.results import Measurement, Span
+from labs.results import Measurement, Record, Span
 from operate.report.element import Child, el
 from operate.report.headline import Row, at_s, headlines, sample_s
 from operate.report.quantity import quantity, share
@@ -23,8 +23,8 @@ def gaps(rows: Sequence[Row]) -> Element | None:
     folded = None
     if rest:
         told = f"{len(rest)} more row{'s' * (len(rest) > 1)}"
-        folded = el("details", el("summary", told), *(_gap(row) for _, row in rest), class_="fold")
-    return el("div", el("h3", "Where the time goes"), *(_gap(row) for _, row in first), folded, class_="gaps")
+        folded = el("details", el("summary", told), *(_gap(*entry) for entry in rest), class_="fold")
+    return el("div", el("h3", "Where the time goes"), *(_gap(*entry) for entry in first), folded, class_="gaps")
 
 
 def parts(row: Measurement) -> tuple[Span, ...]:
@@ -35,13 +35,14 @@ def parts(row: Measurement) -> tuple[Span, ...]:
     return (*row.spans, Span(name="not told", seconds=taken - told, how="the median sample less all parts"))
 
 
-def _gap(row: Measurement) -> Element:
+def _gap(record: Record, row: Measurement) -> Element:
     taken = sample_s(row)
     assert taken
     shown = parts(row)
     whole = max(taken, sum(span.seconds for span in shown))
     floor = at_s(row, row.roof) if row.roof else None
-    said: list[Child] = [el("strong", row.name), f": {quantity(taken, 's')} a sample"]
+    node = el("span", record.node, class_="chip") if record.node and record.nodes > 1 else None
+    said: list[Child] = [el("strong", row.name), " " if node else None, node, f": {quantity(taken, 's')} a sample"]
     said += [f", of which the roof allows {quantity(floor, 's')}"] if floor and row.roof else []
     items = (_item(number, span, taken) for number, span in enumerate(shown))
     return el(

@@ -69,12 +69,40 @@ LESSONS = {
         physics=(
             "The prompt is read in one pass over all its tokens: many FLOPs per byte of weights, so arithmetic bounds "
             "the time to the first token. Every further token needs all the weights once more for a single row: its "
-            "time is at least bytes ÷ memory bandwidth, however fast the arithmetic."
+            "time is at least bytes ÷ memory bandwidth, however fast the arithmetic. And every step costs launches and "
+            "Python, however small its matrices: what a model of as many narrow layers takes. Guess which of the "
+            "three is the largest here."
         ),
         look=(
             "Compare tokens per second of the prompt with those of the answer: they are two different machines. "
-            "The spread between median and p99 is what a reader of a stream feels."
+            "The spread between median and p99 is what a reader of a stream feels. The longer the prompt, the longer "
+            "the wait, first in proportion, then, when attention outweighs the weights, with the square. The faster "
+            "the device, the larger the share of overhead: eager mode reaches some 80 % of an L4's memory roof and "
+            "less than 30 % of an H200's."
         ),
+        next=(
+            "Overhead goes with CUDA graphs and fused kernels, bytes with fewer bits a weight: the ladder of Lab 1. "
+            "Idle arithmetic serves more users in the same step: the next section."
+        ),
+    ),
+    "load": Lesson(
+        title="Many users",
+        physics=(
+            "A decode step reads all weights for one token of one user, and the same weights serve every other user "
+            "in that step: up to a point tokens per second grow with the users, and nobody waits. Past it a queue "
+            "grows. Clients that wait for their answers slow down with the server and never show that; users who come "
+            "at their own times do. What was promised, a time to the first token and a time per further one, decides "
+            "how many requests a second are good. Guess how many users this server takes."
+        ),
+        look=(
+            "Points inside the box keep the promise at the median, and the line above each ends at its p95. Where the "
+            "good requests leave the diagonal is the knee: all that comes beyond it makes everybody wait. A server "
+            "that takes requests in turn has no use for a second client: same tokens per second, twice the wait. "
+            "Tokens per dollar follow tokens per second, so that the price of a token depends on the users as much as "
+            "on the machine. The client was tried against a stub first: with less than ten times the server's rate it "
+            "would have measured itself."
+        ),
+        next="Batching shares a step between requests: Lab 4 measures what continuous batching gains.",
     ),
     "ddp": Lesson(
         title="Data-parallel training",
@@ -119,5 +147,71 @@ LESSONS = {
             "Micro-batches share one optimiser step (--accumulate); Lab 4's fp8-training halves the time of the "
             "products, and recompute makes room for a larger batch."
         ),
+    ),
+    "fp8-training": Lesson(
+        title="Training in fp8",
+        physics=(
+            "An fp8 product runs at twice the rate of bf16, but only the layers' products are in fp8: output table, "
+            "attention, norms and Adam are not, and every operand is first read for its largest value, scaled and "
+            "rounded to 3 bits of mantissa. By Amdahl a step gains 1.2 to 1.4 times, not 2. It is worth that only if "
+            "the model learns the same. Guess: is the difference in loss larger than between two random seeds?"
+        ),
+        look=(
+            "The band is what chance does: bf16 from other weights on other data. The fp8 line has the first seed's "
+            "weights and data and must stay by its curve, not merely in the band. Where the device has no fp8 products "
+            "they are emulated, and only the loss is told: emulation is slower, which says nothing."
+        ),
+        next="Scaling by row (--recipe rowwise) keeps more of small values and costs most of the gain.",
+    ),
+    "recompute": Lesson(
+        title="Time against memory",
+        physics=(
+            "The backward pass needs what the forward pass computed: in the 7B model 94 kB a token and layer where "
+            "the compiler may make norms and SwiGLU again, 139 kB where all is kept. Keeping only each layer's input "
+            "takes 17 times less and runs every layer's forward pass twice: 8 FLOPs a weight instead of 6. Guess how "
+            "much longer a step takes then, before you look."
+        ),
+        look=(
+            "Points on the dashed line cost what their FLOPs cost. One to the left of it and no higher is a bargain: "
+            "operations that keep much and compute little, such as norms, are made again almost for nothing."
+        ),
+        next=(
+            "The memory that is freed holds more sequences, and so a larger batch in train-step: recompute only as "
+            "much as the batch you need asks for."
+        ),
+    ),
+    "checkpoint": Lesson(
+        title="Saving without stopping",
+        physics=(
+            "A training state is 12 bytes a parameter, 87 GB for the 7B model. Written while the training waits it "
+            "costs bytes ÷ the disk's rate. Copied into memory and written in the background it costs bytes ÷ the "
+            "memory's rate, tens of times less; copied beside the next forward and backward pass, less still. But the "
+            "writer takes cores and memory from the steps beside it: so what counts is the wall time of many steps "
+            "with a save minus that without, not how soon the call returns."
+        ),
+        look=(
+            "The first save makes its buffers and may be slower than torch.save: it stands apart. Then the verdict: a "
+            "spot instance is told 120 s before its end, and at 240 MB/s the 7B model's state takes 362 s. What "
+            "cannot be written in time must have been written before: save as often as Young and Daly say."
+        ),
+        next=(
+            "A faster disk shortens the notice's problem, not the blocked time; NVMe is fast and gone with the "
+            "instance, so copy from it to FSx or S3. The storage workload says what each disk here gives."
+        ),
+    ),
+    "data-loading": Lesson(
+        title="Feeding the device",
+        physics=(
+            "Without workers fetching and training take turns: a step is compute + load. With w workers it is "
+            "max(compute, load ÷ w), while there are cores for both. A device that waits costs as much an hour as one "
+            "that works. Guess which form of the same tokens starves it: one mapped file, a file a sample, or text "
+            "that is tokenised on the way."
+        ),
+        look=(
+            "Red is waiting. Tokens made beforehand cost next to nothing however they lie on a local disk; on a "
+            "network's file system every small file costs a round trip. Text costs a worker or more. On a CPU workers "
+            "take their cores from the training itself, and side by side is slower than predicted."
+        ),
+        next="Tokenise once, into one file: then no worker is needed, and the cores are free.",
     ),
 }

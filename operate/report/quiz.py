@@ -73,10 +73,11 @@ def questions(part: Part) -> list[Element]:
 
 def _asked(part: Part, number: int, question: Question) -> Element:
     row, name = question.row, f"guess-{part.anchor}-{number}"
-    legend = el("legend", el("strong", row.name), "? ", question.roof.capitalize() + "." if question.roof else "")
+    legend = el("legend", el("strong", row.name), "? ", f"It is {question.roof}." if question.roof else "")
     choices = []
     for place, choice in enumerate(choices_of(row)):
-        said = f"{question.judged(choice).capitalize()}: it is {question.answer}."
+        judged = question.judged(choice)
+        said = f"{judged[0].upper()}{judged[1:]}: it is {question.answer}."
         choices += _choice(name, f"{place}", quantity(choice, row.unit, 1), said)
     choices += _choice(name, "none", "I would rather see it", f"It is {question.answer}.")
     return el("fieldset", legend, *choices, class_="ask")

@@ -68,11 +68,11 @@ def _found(part: Part, rows: Sequence[Row], lesson: Lesson | None, drawn: Path) 
 
 def _next(lesson: Lesson, rows: Sequence[Row]) -> Element | None:
     """What the next step gains, and what no step can: the roof is the end of it."""
-    bounded = [row for _, row in headlines(rows) if row.fraction and row.fraction < 1]
+    bounded = [(bool(row.spans), row.fraction, row) for _, row in headlines(rows) if row.fraction and row.fraction < 1]
     most = ""
     if bounded:
-        row = min(bounded, key=lambda row: row.fraction or 1.0)
-        most = f" At most {rounded(1 / (row.fraction or 1.0), 2)} × is left for {row.name}: there its roof is."
+        _, fraction, row = max(bounded, key=lambda entry: entry[:2])
+        most = f" At most {rounded(1 / fraction, 3)} × is left for {row.name}: its roof ends it."
     if not lesson.next and not most:
         return None
     return el("p", el("strong", "What the next step gains. "), lesson.next + most, class_="look next")

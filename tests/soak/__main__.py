@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--life", type=int, help="this one alone")
     parser.add_argument(
-        "--workers", type=int, default=(os.cpu_count() or 1) + 1, help="a life waits a third of its time"
+        "--workers", type=int, default=2 * (os.cpu_count() or 1) + 1, help="a life waits more than it works"
     )
     parser.add_argument("--folder", type=Path, help="where it keeps what it does; .rooflab/soak/seedN of the clone")
     parser.add_argument("--afresh", action="store_true", help="forget the lives that are over")

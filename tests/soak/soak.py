@@ -1,5 +1,6 @@
 """All lives of a soak: in parallel, each in its worker's own rehearsal, kept as they end."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -63,6 +64,11 @@ class Soak:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
         folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(f"another soak is at work in {folder}: wait for it, or choose another --seed") from None
         self.file = folder / "lives.jsonl"
         self.over: dict[int, dict[str, Any]] = {}
         if self.file.exists():
@@ -71,6 +77,10 @@ class Soak:
         self.causes: Counter[str] = Counter()
         self.began = time.monotonic()
         self.before = len(self.over)
+
+    def close(self) -> None:
+        """Let another soak have the folder; the end of the process does so too."""
+        self._lock.close()
 
     def take(self, verdict: Verdict, lives: int) -> None:
         """Keep a verdict, and tell."""

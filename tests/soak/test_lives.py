@@ -4,17 +4,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.soak import home
 from tests.soak.life import unnamed
 from tests.soak.plan import plan
+from tests.soak.soak import Soak
 
 _SEED = 8
 _LIVES = 6
 
 
+@pytest.mark.timeout(3600)
 def test_a_few_lives_end_at_nothing_left_and_nothing_lost(tmp_path: Path) -> None:
     command = ["-m", "tests.soak", "--seed", str(_SEED), "--lives", str(_LIVES), "--folder", str(tmp_path / "soak")]
-    done = subprocess.run([sys.executable, *command], cwd=home.ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, *command], cwd=home.ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1:] == [f"lives {_LIVES}, survived {_LIVES}, leftovers 0, lost 0"], (
         done.stdout + done.stderr
     )
@@ -39,3 +43,11 @@ def test_a_failure_without_a_cause_is_seen() -> None:
     unforeseen = "problem: unexpected KeyError: 'x': the traceback is in /tmp/x; please report it with that"
     bare = ["problem: nothing to do about it", "Traceback (most recent call last):", "Exception in thread x:"]
     assert list(unnamed([named, unforeseen, *bare])) == [unforeseen, *bare]
+
+
+def test_two_soaks_of_one_folder_do_not_meet(tmp_path: Path) -> None:
+    first = Soak(tmp_path, 1)
+    with pytest.raises(SystemExit, match=f"another soak is at work in {tmp_path}: wait for it, or choose another"):
+        Soak(tmp_path, 1)
+    first.close()
+    Soak(tmp_path, 1).close()

@@ -28,8 +28,11 @@ LESSONS = {
             "The level at the right end is the measured ceiling: hold a decoder's tokens per second against the read "
             "figure, not against the datasheet, and against the best of the reading kernels, or it may come out above "
             "100 %. What is missing to the datasheet is refresh and turnaround between reads and writes: a GPU "
-            "reaches some 93 % reading and 87 % in a triad. A smaller dtype is the next step: the same bytes, more "
-            "numbers."
+            "reaches some 93 % reading and 87 % in a triad."
+        ),
+        next=(
+            "Bytes cannot be read faster than this, but there can be fewer of them: a dtype of half the size halves "
+            "the time of whatever waits for memory. The optimise workload takes that step."
         ),
     ),
     "gemm": Lesson(
@@ -48,6 +51,11 @@ LESSONS = {
             "that chose nothing. A burst may pass the datasheet's peak, which is stated below the top clock; only "
             "above the top clock's peak is a value an error."
         ),
+        next=(
+            "A shape of whole waves and a long inner dimension is worth 10 to 20 % over a careless one; half the "
+            "dtype's size doubles the peak. What is lost between burst and sustained is power: no kernel brings it "
+            "back. The roofline workload puts a model's own shapes under this roof."
+        ),
     ),
     "roofline": Lesson(
         title="The model under its roof",
@@ -62,6 +70,10 @@ LESSONS = {
             "any length stays at one intensity; fused it climbs, for the bytes stay the same. In the tables the gaps "
             "are in named milliseconds, largest first worth mending; the sum is what a step takes without any "
             "overhead, so that what generation takes beyond it is launches, Python and small kernels."
+        ),
+        next=(
+            "Decode gains from fewer bytes and from more rows at once, prefill from neither; what generation takes "
+            "beyond the sum falls to compilation and graphs. The optimise workload goes there step by step."
         ),
     ),
     "generate": Lesson(
@@ -115,6 +127,11 @@ LESSONS = {
             "The check comes first: speed with other gradients is no speed. Then compare the step's time with the "
             "gradient's bytes ÷ the bus bandwidth that the collectives reached."
         ),
+        next=(
+            "Only exposed communication can be won back: by buckets that start earlier, by a compressed gradient, by a "
+            "larger batch on each rank, which computes longer for the same bytes. A model too large for one rank needs "
+            "its states sharded instead: the fsdp workload."
+        ),
     ),
     "collectives": Lesson(
         title="All-reduce",
@@ -126,6 +143,10 @@ LESSONS = {
         look=(
             "The bend between the two regimes says how large a gradient bucket must be to be worth sending. "
             "A wide band between ranks means that one of them is waiting."
+        ),
+        next=(
+            "Messages beyond the bend gain from a faster link alone, smaller ones from being sent together. In the "
+            "ddp workload the same messages hide behind the backward pass, as far as that lasts."
         ),
     ),
     "train-step": Lesson(

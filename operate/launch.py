@@ -41,11 +41,11 @@ command -v timeout > /dev/null || timeout() { # macOS has none: the same by hand
     pid=$!
     set +m
     ( SECONDS=0
-    while kill -0 "$pid" && [ "$SECONDS" -lt "$limit" ]; do sleep 1; done
+    while kill -0 "$pid" && [ "$SECONDS" -le "$limit" ]; do sleep 1; done # SECONDS is up to one too many
     kill -0 "$pid" || exit
     : > "$run/over"
     kill -TERM "-$pid"
-    while kill -0 "$pid" && [ "$SECONDS" -lt "$((limit + grace))" ]; do sleep 1; done
+    while kill -0 "$pid" && [ "$SECONDS" -le "$((limit + grace))" ]; do sleep 1; done
     kill -KILL "-$pid" ) > /dev/null 2>&1 < /dev/null &
     wait "$pid" 2> /dev/null
     code=$?

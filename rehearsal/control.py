@@ -23,8 +23,10 @@ from rehearsal import drills, processes
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
-_START_S = 60.0
+_START_S = 180.0
 """Longest that a server may take to start; two seconds is usual."""
+_END_S = 20.0
+"""Longest that it may take to end by itself; half a second is usual."""
 _KEPT = ("logs",)
 
 
@@ -110,9 +112,7 @@ def _clear(state: Path) -> int:
     spared = {os.getpid()} | processes.ancestors(os.getpid())
     if (server := _server(state)) and _alive(server) and server["pid"] not in spared:
         os.kill(server["pid"], signal.SIGTERM)
-        deadline = time.monotonic() + 5
-        while _alive(server) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        _await_end(server)
 
     def belonging() -> set[int]:
         roots = {pid for pid, begun in _recorded(state) if processes.started(pid) == begun} - spared
@@ -147,8 +147,7 @@ def status(name: str = "default", *, root: Path | None = None) -> dict[str, Any]
         if _alive(server):
             return {"name": name, "running": True, **known, **_ask(server, "status")}
     except RehearsalError:
-        time.sleep(0.5)  # one that is just being killed closes its sockets a moment before it is gone
-        if _alive(server):
+        if not _await_end(server):  # one that is just being killed closes its sockets a moment before it is gone
             raise
     return {"name": name, "running": False, "state": str(state)}
 
@@ -280,6 +279,16 @@ def _server(state: Path) -> dict[str, Any]:
 
 def _alive(server: dict[str, Any]) -> bool:
     return bool(server) and processes.started(server["pid"]) == server["started"]
+
+
+def _await_end(server: dict[str, Any]) -> bool:
+    """Give a server the time that it may take to end; whether it has."""
+    deadline = time.monotonic() + _END_S
+    while _alive(server):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _stop_command(name: str) -> str:

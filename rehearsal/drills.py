@@ -85,6 +85,8 @@ DRILLS: Mapping[str, Drill] = {
               options={"seconds": _number(900, "How long, on the rehearsal's clock.")}),
         Drill(name="fsx-stuck", says="A file system that is deleted stays in DELETING until the faults are cleared.",
               options={"seconds": _number(0, "How long, on the rehearsal's clock; 0: until the faults are cleared.")}),
+        Drill(name="image-slow", says="An image that is made stays pending for long.",
+              options={"seconds": _number(900, "How long, on the rehearsal's clock.")}),
         Drill(name="placement-group-in-use", says="DeletePlacementGroup is refused: the group is still in use.",
               options={"times": _number(3, "How many calls are refused.")}),
         Drill(name="delete-failed", says="CloudFormation fails to delete a resource: the stack is DELETE_FAILED.",

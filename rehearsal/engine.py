@@ -3,6 +3,7 @@
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 from botocore.exceptions import ClientError
@@ -21,7 +22,8 @@ _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-zA-Z][-a-zA-Z0-9]{0,127}")
 _UPDATABLE = ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE")
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
-_QUIET_S = 0.3
+_LOOK_S = 0.05
+_STUCK_S = 60.0
 HOLD_S = 8.0
 """Longest that the call which starts an operation waits for its end, in real seconds."""
 
@@ -46,18 +48,15 @@ class Engine:
                 region.told, region.stays = self.told, self.stays
             return self._regions[account, name]
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         """Wait while operations get on: time is not advanced past what takes real time.
 
-        One that has told nothing for `_QUIET_S` waits for time itself, as for a file system that is slow to go.
+        One that has looked twice in vain for what it waits for, and told nothing, waits for time itself, as for a file
+        system that is slow to go. Returns whether any operation got on.
         """
         with self._lock:
             regions = list(self._regions.values())
-        for stack in [stack for region in regions for stack in region.stacks]:
-            told = -1
-            while stack.busy and stack.operation is not None and told != len(stack.events):
-                told = len(stack.events)
-                stack.operation.join(_QUIET_S)
+        return any([_settle(stack) for region in regions for stack in list(region.stacks)])
 
     def prepare(
         self,
@@ -197,6 +196,16 @@ class Engine:
 
         stack.operation = threading.Thread(target=work, name=f"stack {stack.name}", daemon=True)
         stack.operation.start()
+
+
+def _settle(stack: Stack) -> bool:
+    begun, operation = len(stack.events), stack.operation
+    told, looked, since = begun, stack.looks, time.monotonic()
+    while stack.busy and operation is not None and stack.looks < looked + 2 and time.monotonic() < since + _STUCK_S:
+        operation.join(_LOOK_S)
+        if len(stack.events) > told:
+            told, looked, since = len(stack.events), stack.looks, time.monotonic()
+    return len(stack.events) > begun
 
 
 def hold(stack: Stack) -> None:

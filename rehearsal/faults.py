@@ -44,6 +44,8 @@ class Faults:
             """How much longer a file system is CREATING than it would be, in the rehearsal's seconds."""
             self.fsx_going_s = 0.0
             """How much longer it is DELETING; infinite where it is stuck."""
+            self.image_s = 0.0
+            """How much longer an image is pending."""
 
     def limit(self, kind: str, zone: str, left: int) -> None:
         """Let a zone ("" for every zone) have only `left` more instances of a type ("" for all types together)."""

@@ -23,5 +23,6 @@ class Holds:
 
     def over(self, kind: str, since: datetime) -> bool:
         """Whether a passage of this kind that began at `since` is over."""
-        longer = {"file-system-create": self._faults.fsx_making_s, "file-system-delete": self._faults.fsx_going_s}
+        longer = {"file-system-create": self._faults.fsx_making_s, "file-system-delete": self._faults.fsx_going_s,
+                  "image": self._faults.image_s}  # fmt: skip
         return (clock.now() - since).total_seconds() >= _USUAL_S[kind] + longer.get(kind, 0.0)

@@ -143,6 +143,10 @@ class Injection:
         self.faults.fsx_making_s = self.faults.fsx_going_s = float(order.number("seconds"))
         return f"a file system takes {order.options['seconds']} s to come and to go"
 
+    def _image_slow(self, order: Ordered, chance: random.Random, request: Request | None) -> str:
+        self.faults.image_s = float(order.number("seconds"))
+        return f"an image takes {order.options['seconds']} s"
+
     def _fsx_stuck(self, order: Ordered, chance: random.Random, request: Request | None) -> str:
         self.faults.fsx_going_s = float(order.number("seconds") or "inf")
         return "file systems stay in DELETING"

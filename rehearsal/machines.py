@@ -14,7 +14,7 @@ from rehearsal import cloudinit, firewall, fsx
 from rehearsal.nodes import Boot, Node, Nodes
 
 _OPERATOR = "127.0.0.1"
-GRACE_S = 10.0
+GRACE_S = 30.0
 """Longest, in real seconds, that processes may take to heed a SIGTERM when their node is terminated. Debian's and
 Ubuntu's systemd gives them 90: https://www.freedesktop.org/software/systemd/man/latest/systemd-system.conf.html"""
 _AT_ONCE_S = 0.1
@@ -154,10 +154,15 @@ class Machines:
             self._settled.notify_all()
         return True
 
-    def settle(self) -> None:
-        """Wait until no machine is shutting down: that takes real time, and time is not advanced past it."""
+    def settle(self) -> bool:
+        """Wait until no machine is shutting down: that takes real time, and time is not advanced past it.
+
+        Returns whether there was something to wait for, and it is over.
+        """
         with self._settled:
-            self._settled.wait_for(lambda: not self._ending, timeout=2 * GRACE_S)
+            if not self._ending:
+                return False
+            return self._settled.wait_for(lambda: not self._ending, timeout=2 * GRACE_S)
 
     def kill(self) -> None:
         """End all machines at once, and those that shut down already without waiting any longer."""

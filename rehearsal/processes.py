@@ -133,7 +133,7 @@ def _marks() -> list[tuple[int, str]]:
     return found
 
 
-def end(find: Callable[[], set[int]], within_s: float = 5.0) -> set[int]:
+def end(find: Callable[[], set[int]], within_s: float = 60.0) -> set[int]:
     """Kill what `find` names, again and again until it names nothing, and return all that was killed.
 
     A process may start another between the look and the kill; the next look sees that one.

@@ -149,6 +149,8 @@ class Stack:
         self.cancelled = threading.Event()
         """Set when a deletion overtakes the creation."""
         self.operation: threading.Thread | None = None
+        self.looks = 0
+        """How often an operation has looked in vain for what it waits for."""
         self._named = 0
 
     @property
@@ -171,6 +173,10 @@ class Stack:
         if status in ("DELETE_IN_PROGRESS", "DELETE_COMPLETE"):
             self.deleted = at
         self.status, self.reason = status, reason
+
+    def look_in_vain(self) -> None:
+        """Note that what the operation waits for has not come about yet."""
+        self.looks += 1
 
     def tell(self, resource: StackResource, status: str, reason: str | None = None) -> None:
         """Enter a status of a resource and tell it as an event."""

@@ -70,8 +70,9 @@ class Ticks:
         self._faults = faults
         self.begun: Callable[[], None] = lambda: None
         """Called as each tick begins."""
-        self.settles: tuple[Callable[[], None], ...] = ()
-        """Wait for what takes real time, such as a machine that shuts down: time is not advanced past it."""
+        self.settles: tuple[Callable[[], bool], ...] = ()
+        """Wait for what takes real time, such as a machine that shuts down: time is not advanced past it. Each says
+        whether anything got on meanwhile."""
         self._lock = threading.Lock()
         self._done = clock.now()
         self._ended = threading.Event()
@@ -104,8 +105,8 @@ class Ticks:
             clock.advance_to(target)
 
     def _settle(self) -> None:
-        for settle in self.settles:
-            settle()
+        while any([settle() for settle in self.settles]):  # what got on may have set off something of another kind
+            continue
 
     def _follow(self) -> None:
         while not self._ended.wait(_LOOK_S):

@@ -182,6 +182,7 @@ class Worker:
             name=partial(self.stack.new_name, item.logical_id),
             attributes=item.attributes,
             cancelled=self.stack.cancelled,
+            in_vain=self.stack.look_in_vain,
         )
 
     def _attempt(self, item: StackResource, status: str, work: Callable[[], Result]) -> Result:

@@ -60,6 +60,8 @@ class Call:
     attributes: dict[str, Any] = field(default_factory=dict)
     """As `Handler.read` returned them when the resource was made or changed last."""
     cancelled: Event = field(default_factory=Event)
+    in_vain: Callable[[], None] = lambda: None
+    """Told each time that what is waited for has not come about yet."""
 
     def api(self, service: str, operation: str, **given: Any) -> dict[str, Any]:
         """Call the API. Arguments that are None are left out; text becomes a number or a boolean where one is wanted.
@@ -91,6 +93,7 @@ class Call:
         """
         until = time.monotonic() + WAIT_S
         while not probe():
+            self.in_vain()
             if self.cancelled.is_set():
                 raise Cancelled("Resource creation cancelled")
             if time.monotonic() > until:

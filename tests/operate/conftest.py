@@ -36,6 +36,13 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
         yield Account()
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is very busy, a handshake or the start of Python takes longer than a user would wait for it."""
+    for name in ("remote.CONNECT_S", "way.CONNECT_S", "tunnel._OPEN_S", "sshconfig._CONNECT_S", "follow._SILENCE_S"):
+        monkeypatch.setattr(f"operate.{name}", 240)
+
+
 @dataclass
 class Machine:
     """One sshd and the home that its sessions see."""
@@ -111,6 +118,22 @@ def machines(tmp_path: Path, key: Path) -> Iterator[Callable[[int], list[Machine
     for machine in started:
         if machine.process.poll() is None:
             machine.stop()
+        while left := processes_of(machine.home):  # what a lost connection left running there
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def processes_of(home: Path) -> list[int]:
+    """Living processes of the machine that has this home."""
+    mark, found = f"HOME={home}".encode(), []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue  # ended meanwhile
+    return found
 
 
 def _boot(folder: Path, key: Path, name: str) -> Machine:

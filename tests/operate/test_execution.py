@@ -1,7 +1,6 @@
 """A run from push to fetch, over real SSH: what comes home, what a failure says, what Ctrl-C leaves running."""
 
 import json
-import os
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from operate.problem import Problem
 from operate.runs import Run, find_run
 from operate.screen import Screen
 from operate.verdict import verdict
-from tests.operate.conftest import git
+from tests.operate.conftest import git, processes_of
 
 
 def bash(name: str, text: str, **changes) -> Job:
@@ -179,9 +178,9 @@ def test_stop_ends_everything_that_the_run_started_even_in_other_sessions(machin
     )
     launched.start()
     assert up.wait(100)
-    assert started_by(both[0].home)
+    assert [pid for pid in processes_of(both[0].home) if of_a_run(pid)]
     run = execution.stop(cluster, find_run(lab=3), Screen())
-    assert not [pid for machine in both for pid in started_by(machine.home)]
+    assert not [pid for machine in both for pid in processes_of(machine.home) if of_a_run(pid)]
     launched.join(100)
     for told in (run, *followed, find_run(lab=3)):  # who stopped it and who followed it write down the same
         assert told.document["workloads"][0]["exit"] == {"node0": 143, "node1": 143}
@@ -190,17 +189,12 @@ def test_stop_ends_everything_that_the_run_started_even_in_other_sessions(machin
     assert (run.folder / "logs/node0/one.log").read_text().startswith("up\n"), "what it logged is kept"
 
 
-def started_by(home: Path) -> list[int]:
-    """Living processes of the runs below `home`."""
-    mark = f"ROOFLAB_RUN_DIR={home}".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if mark in path.read_bytes() and int(path.parent.name) != os.getpid():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue  # ended meanwhile
-    return found
+def of_a_run(pid: int) -> bool:
+    """Whether a process is a workload's."""
+    try:
+        return b"\0ROOFLAB_RUN_DIR=" in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
 
 
 def test_a_node_that_ec2_says_is_gone_is_lost_and_the_others_results_are_kept(machines, cluster_of, monkeypatch):

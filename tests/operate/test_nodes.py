@@ -127,7 +127,7 @@ def test_nodes_without_a_public_address_are_reached_by_their_private_one(account
 
 def test_the_accounts_clock_is_its_own(account):
     account.observe({"ResponseMetadata": {"HTTPHeaders": {"date": "Fri, 20 Nov 2020 10:00:00 GMT"}}})
-    assert abs((account.now() - datetime(2020, 11, 20, 10, tzinfo=UTC)).total_seconds()) < 2
+    assert abs((account.now() - datetime(2020, 11, 20, 10, tzinfo=UTC)).total_seconds()) < 600
 
 
 def test_clients_are_made_once(account):

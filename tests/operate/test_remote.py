@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import types
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -134,17 +134,16 @@ def test_a_machine_that_refuses_connections_is_unreachable(key):
 
 def test_a_command_that_hangs_ends_at_its_limit(machines, cluster_of):
     shell = cluster_of(machines(1)).shells.shells["node0"]
-    began = time.monotonic()
+    shell.run("true")
     with pytest.raises(Unreachable, match="a command took over 1 s"):
-        shell.run("sleep 60", timeout_s=1)
-    assert time.monotonic() - began < 5
+        shell.run("sleep 5000", timeout_s=1)
 
 
 def test_a_dropped_connection_is_told_and_the_next_command_connects_anew(machines, cluster_of):
     (machine,) = machines(1)
     shell = cluster_of([machine]).shells.shells["node0"]
     assert shell.run("echo 1").text == "1"
-    stream = shell.stream("echo begun; sleep 60", idle_s=30)
+    stream = shell.stream("echo begun; sleep 60", idle_s=500)
     assert next(stream) == b"begun\n"
     machine.cut()
     with pytest.raises(Unreachable, match="lost its connection"):
@@ -172,30 +171,36 @@ def test_one_node_that_fails_does_not_keep_the_others_from_answering(machines, c
     assert caught.value.remedy == "look"
 
 
-def test_commands_on_several_nodes_run_at_the_same_time(machines, cluster_of):
-    shells = cluster_of(machines(4)).shells
-    shells.each("true")
-    began = time.monotonic()
-    shells.each("sleep 0.5")
-    assert time.monotonic() - began < 1.5
+def test_commands_on_several_nodes_run_at_the_same_time(machines, cluster_of, tmp_path):
+    """Each waits until all have begun."""
+    began = f"{tmp_path}/began"
+    every = f"echo x >> {began}; until [ $(wc -l < {began}) = 4 ]; do sleep 0.05; done; echo all"
+    results = cluster_of(machines(4)).shells.each(every)
+    assert [outcome.text for outcome in demand(results, "wait", "").values()] == ["all"] * 4
+
+
+def fab(words: list[str], connect_s: float) -> list[str]:
+    """The command that is `fab` with these words, where a handshake may take so long."""
+    patient = f"import operate.way as way; way.CONNECT_S = {connect_s}"
+    return [sys.executable, "-c", f"import sys; sys.argv = {['fab', *words]!r}; {patient}; "
+            "from fabric.main import program; program.run()"]  # fmt: skip
 
 
 def test_ctrl_c_while_connecting_ends_at_once(tmp_path):
-    """Also where several machines that accept connections but say nothing are waited for."""
+    """Also where several machines that accept connections but say nothing are waited for: here for hours."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         hosts = ",".join(f"me@127.0.0.1:{line.getsockname()[1]}" for line in (one, two))
         verb = subprocess.Popen(
-            [Path(sys.executable).with_name("fab"), "run", "--hosts", hosts, "--", "true"],
+            fab(["run", "--hosts", hosts, "--", "true"], 9999.0),
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             env={**os.environ, "HOME": str(tmp_path)},
         )  # fmt: skip
-        one.settimeout(60)
-        two.settimeout(60)
-        with one.accept()[0], two.accept()[0]:
-            began = time.monotonic()
-            verb.send_signal(signal.SIGINT)
-            _, said = verb.communicate(timeout=60)
-    assert time.monotonic() - began < 5, "the handshake alone would take 10 s"
+        try:
+            with one.accept()[0], two.accept()[0]:
+                verb.send_signal(signal.SIGINT)
+                _, said = verb.communicate()
+        finally:
+            verb.kill()
     assert (verb.returncode, said) == (
         130, "problem: interrupted while waiting for the nodes: run the same command again\n",
     )  # fmt: skip
@@ -213,7 +218,7 @@ def flapping(key: Path, machine: Machine, drops: int) -> tuple[RemoteShell, sock
             except OSError:
                 return
             tried.append(1)
-            with line:
+            with line, suppress(OSError):  # either side may hang up first
                 if len(tried) > drops:
                     pump(line, machine.node.port)
 
@@ -226,8 +231,9 @@ def pump(line: socket.socket, port: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as there:
 
         def back() -> None:
-            while data := there.recv(65536):
-                line.sendall(data)
+            with suppress(OSError):
+                while data := there.recv(65536):
+                    line.sendall(data)
 
         threading.Thread(target=back, daemon=True).start()
         while data := line.recv(65536):
@@ -256,11 +262,9 @@ def test_a_node_whose_sshd_drops_every_connection_is_told_in_one_line(machines, 
 
 
 def test_a_machine_that_says_nothing_is_one_line_and_no_traceback(tmp_path):
-    wait = "import operate.way as way; way.CONNECT_S = 1.0; from fabric.main import program; program.run()"
     with socket.create_server(("127.0.0.1", 0)) as door:
-        words = ["fab", "run", "--hosts", f"me@127.0.0.1:{door.getsockname()[1]}", "--wait", "0", "--", "true"]
-        command = f"import sys; sys.argv = {words!r}; {wait}"
-        done = subprocess.run([sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=False,
+        words = ["run", "--hosts", f"me@127.0.0.1:{door.getsockname()[1]}", "--wait", "0", "--", "true"]
+        done = subprocess.run(fab(words, 1.0), cwd=ROOT, capture_output=True, text=True, check=False,
                               env={**os.environ, "HOME": str(tmp_path)})  # fmt: skip
         where = f"127.0.0.1 port {door.getsockname()[1]}"
     assert done.stderr == (

@@ -66,7 +66,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     outside.write_text(f"<!doctype html><meta charset=utf-8><link rel=icon href='data:,'><body>{frames}{PROBE}")
     profile = f"--user-data-dir={folder / 'profile'}"
     command = [browser(), *FLAGS, "--allow-file-access-from-files", profile, outside.as_uri()]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
     told = re.search(r'<pre id="told">(.*?)</pre>', ended.stdout, flags=re.DOTALL)
     assert told, ended.stdout[-2000:] + ended.stderr[-2000:]
     return {"stderr": ended.stderr, **json.loads(unescape(told[1]))}

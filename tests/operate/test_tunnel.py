@@ -6,10 +6,12 @@ import os
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
@@ -104,9 +106,9 @@ def test_the_url_asks_for_one_port_of_one_address_and_is_signed_for_a_minute():
 def test_commands_streams_and_many_bytes_go_through_the_tunnel(reach: Reach, gate: Gate):
     shell, machine = reach()
     assert shell.run("pwd").text == str(machine.home)
-    data = os.urandom(5_000_000)
-    assert shell.run("cat", stdin=data).stdout == data
-    assert b"".join(shell.stream("seq 3", idle_s=30)) == b"1\n2\n3\n"
+    data = os.urandom(3_000_000)
+    assert shell.run("cat", stdin=data, timeout_s=500).stdout == data
+    assert b"".join(shell.stream("seq 3", idle_s=500)) == b"1\n2\n3\n"
     assert len(gate.asked) == 1, "one tunnel carries all of a node's commands"
     assert gate.hosts[0].startswith("localhost:"), "the Host header is the one that was signed"
 
@@ -114,7 +116,7 @@ def test_commands_streams_and_many_bytes_go_through_the_tunnel(reach: Reach, gat
 def test_a_tunnel_that_is_cut_is_told_and_the_next_command_opens_another(reach: Reach, gate: Gate):
     shell, _ = reach()
     assert shell.run("echo 1").text == "1"
-    stream = shell.stream("echo begun; sleep 60", idle_s=30)
+    stream = shell.stream("echo begun; sleep 60", idle_s=500)
     assert next(stream) == b"begun\n"
     gate.cut()
     with pytest.raises(Unreachable, match=r"^node0 \(10.0.0.7\) lost its connection \(it broke off\): a detached run"):
@@ -124,10 +126,10 @@ def test_a_tunnel_that_is_cut_is_told_and_the_next_command_opens_another(reach: 
 
 def test_at_the_end_of_its_hour_a_tunnel_is_said_to_have_been_cut_by_rule(reach: Reach, gate: Gate, monkeypatch):
     shell, _ = reach()
-    stream = shell.stream("echo begun; sleep 60", idle_s=30)
+    stream = shell.stream("echo begun; sleep 60", idle_s=500)
     next(stream)
     later = time.monotonic() + tunnel.LIFETIME_S
-    monkeypatch.setattr("operate.remote.time.monotonic", lambda: later)
+    monkeypatch.setattr("operate.remote.time", SimpleNamespace(monotonic=lambda: later, sleep=time.sleep))
     gate.cut()
     with pytest.raises(Unreachable, match=f"was cut off, as every connection through {EICE} is after 60 min"):
         list(stream)
@@ -137,10 +139,8 @@ def test_no_thread_and_no_tunnel_outlives_the_shell(reach: Reach, gate: Gate):
     shell, machine = reach()
     shell.run("true")
     shell.close()
-    until = time.monotonic() + 20
-    while machine.sessions():
-        assert time.monotonic() < until, "sshd still has the connection"
-        time.sleep(0.02)
+    while machine.sessions() or "tunnel-10.0.0.7" in [thread.name for thread in threading.enumerate()]:
+        time.sleep(0.02)  # a test that never ends fails
 
 
 @pytest.mark.parametrize(

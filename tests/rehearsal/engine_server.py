@@ -97,6 +97,8 @@ def serve() -> Iterator[Account]:
         patch.setattr(moto.cloudformation.urls, "url_paths", moto.cloudformation.urls.url_paths)
         moto_api_backend.reset()
         mock_random.seed(0)
+        # the clients here are patient: a call that starts an operation returns when that has ended, on any machine
+        patch.setattr("rehearsal.engine.HOLD_S", 250.0)
         engine = cloudformation.install(lambda: f"http://localhost:{port[0]}")
         server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
         port.append(server.server_port)

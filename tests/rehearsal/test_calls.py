@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rehearsal import requests
-from tests.rehearsal.worlds import World
+from tests.rehearsal.worlds import World, final
 
 SIGNED = "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20261121/us-east-1/{service}/aws4_request, SignedHeaders=host"
 
@@ -65,6 +65,7 @@ def test_the_log_holds_a_line_for_every_request_with_who_asked(world: World) -> 
     body = json.dumps({"Resources": {"Topic": {"Type": "AWS::Logs::LogGroup"}}})
     cloudformation = world.client("cloudformation")
     cloudformation.create_stack(StackName="Logged", TemplateBody=body)
+    assert final(cloudformation, "Logged")["StackStatus"] == "CREATE_COMPLETE"
     cloudformation.delete_stack(StackName="Logged")
     world.status()  # puts every line on disk
     lines = [json.loads(line) for line in (world.state / "logs" / "calls.jsonl").read_text().splitlines()]

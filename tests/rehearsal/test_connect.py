@@ -67,7 +67,7 @@ class Private:
     def greeting(self, **given: Any) -> bytes:
         """The first frame that comes through a tunnel."""
         with connect(self.url(**given), proxy=None) as tunnel:
-            frame = tunnel.recv(20)
+            frame = tunnel.recv(240)
             assert isinstance(frame, bytes)
             return frame
 
@@ -114,13 +114,13 @@ def test_what_the_tunnel_refuses(private: Private) -> None:
 def test_a_tunnel_ends_with_its_node_and_after_its_time(private: Private) -> None:
     private.admit()
     with connect(private.url(maxTunnelDuration=600), proxy=None) as tunnel:
-        tunnel.recv(20)
+        tunnel.recv(240)
         control.advance(private.lab.world.name, 700, root=private.lab.world.root)
-        _await_close(lambda: tunnel.recv(20))
+        _await_close(lambda: tunnel.recv(240))
     with connect(private.url(), proxy=None) as tunnel:
-        tunnel.recv(20)
+        tunnel.recv(240)
         private.lab.end(private.node["InstanceId"])
-        _await_close(lambda: tunnel.recv(20))
+        _await_close(lambda: tunnel.recv(240))
 
 
 def _await_close(recv: Callable[[], Any]) -> None:

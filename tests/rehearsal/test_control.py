@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from rehearsal import control, processes
 from rehearsal.control import RehearsalError
-from tests.rehearsal.worlds import Lab, World, alive, processes_with
+from tests.rehearsal.worlds import Lab, World, alive, await_that, processes_with
 
 _QUIET = ">/dev/null 2>&1 </dev/null &"
 
@@ -69,7 +68,7 @@ def test_stop_ends_what_a_killed_server_left(pair: tuple[World, World], tmp_path
     os.kill(server, signal.SIGKILL)
     said = control.stop(world.name, root=world.root)
     assert said["stopped"] == [world.name]
-    assert script.wait(5) == -signal.SIGKILL
+    assert script.wait() == -signal.SIGKILL
     assert not alive(server)
     assert [n for n in range(3) if processes_with(f"sleep\x008141{n + 1}")] == []
     assert processes.marked(world.state) == set()
@@ -100,10 +99,7 @@ def test_a_rehearsal_starts_anew_over_what_a_killed_one_left_and_ends_with_its_f
     fresh = World(tmp_path, "again")
     pids = [int(line.split("\t")[0]) for line in (fresh.state / "processes").read_text().splitlines()]
     fresh.state.rename(tmp_path / "moved")
-    deadline = time.monotonic() + 10
-    while any(map(alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(map(alive, pids))
+    await_that(lambda: not any(map(alive, pids)))
 
 
 def test_stopping_nothing_is_no_error(tmp_path: Path) -> None:
@@ -118,7 +114,7 @@ def test_stop_spares_the_caller_and_those_who_called_it(tmp_path: Path) -> None:
     script = f'sleep 83411 & {sys.executable} -c "$0"; echo lived'
     said = subprocess.run(
         ["sh", "-c", script, code], env={**os.environ, processes.MARK: str(state)}, cwd=control.CHECKOUT,
-        capture_output=True, text=True, timeout=30,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert said.stdout.splitlines() == ["{'stopped': [], 'processes': 1}", "lived"], said.stderr
     assert processes_with("sleep\x0083411") == []

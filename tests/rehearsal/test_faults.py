@@ -16,7 +16,7 @@ from rehearsal import control, handmade
 from rehearsal.control import RehearsalError
 from rehearsal.drills import DRILLS, ordered
 from rehearsal.moments import moment
-from tests.rehearsal.worlds import Lab, World
+from tests.rehearsal.worlds import Lab, World, final
 
 
 @pytest.fixture(autouse=True)
@@ -113,11 +113,13 @@ def test_a_stack_fails_to_delete_until_the_fault_is_spent(world: World) -> None:
     body = json.dumps({"Resources": {"Logs": {"Type": "AWS::Logs::LogGroup"}}})
     _fault(world, "delete-failed", type="AWS::Logs::LogGroup", times=1)
     cloudformation.create_stack(StackName="Stuck", TemplateBody=body)
+    id = final(cloudformation, "Stuck")["StackId"]
     cloudformation.delete_stack(StackName="Stuck")
-    stack = cloudformation.describe_stacks(StackName="Stuck")["Stacks"][0]
+    stack = final(cloudformation, id)
     assert stack["StackStatus"] == "DELETE_FAILED"
     assert stack["StackStatusReason"] == "The following resource(s) failed to delete: [Logs]. "
     cloudformation.delete_stack(StackName="Stuck")
+    assert final(cloudformation, id)["StackStatus"] == "DELETE_COMPLETE"
     with pytest.raises(ClientError, match="does not exist"):
         cloudformation.describe_stacks(StackName="Stuck")
 
@@ -128,6 +130,7 @@ def test_a_stacks_event_is_a_moment(world: World) -> None:
     body = json.dumps({"Resources": {"Logs": {"Type": "AWS::Logs::LogGroup"}}})
     cloudformation = _client(world, "cloudformation")
     cloudformation.create_stack(StackName="Told", TemplateBody=body)
+    assert final(cloudformation, "Told")["StackStatus"] == "CREATE_COMPLETE"
     cloudformation.delete_stack(StackName="Told")
     with pytest.raises(ClientError, match="RequestLimitExceeded"):
         _client(world, "ec2").describe_vpcs()
@@ -208,20 +211,17 @@ def test_time_jumps(world: World) -> None:
 
 
 def test_a_terminated_node_sends_sigterm_and_its_processes_may_heed_it(lab: Lab, tmp_path: Path) -> None:
+    """It is seen shutting down until they have."""
     lab.open_door()
     (node,) = lab.run()
-    saved, up = tmp_path / "saved", tmp_path / "up"
-    heed = f"trap 'sleep 0.5; echo saved > {saved}; exit' TERM; echo up > {up}; while :; do sleep 0.05; done"
+    saved, up, seen = tmp_path / "saved", tmp_path / "up", tmp_path / "seen"
+    save = f"until [ -e {seen} ]; do sleep 0.05; done; echo saved > {saved}; exit"
+    heed = f"trap '{save}' TERM; echo up > {up}; while :; do sleep 0.05; done"
     begin = f"setsid bash -c {shlex.quote(heed)} >/dev/null 2>&1 </dev/null & until [ -e {up} ]; do sleep 0.05; done"
     assert lab.ssh(node, begin).returncode == 0
     told = lab.ec2.terminate_instances(InstanceIds=[node["InstanceId"]])["TerminatingInstances"][0]
     assert told["CurrentState"]["Name"] == "shutting-down"
-    assert _state(lab, node) == "shutting-down"
-    while (state := _state(lab, node)) == "shutting-down":
-        continue
-    assert (state, saved.read_text()) == ("terminated", "saved\n")
-
-
-def _state(lab: Lab, node: dict[str, Any]) -> str:
-    row = lab.ec2.describe_instances(InstanceIds=[node["InstanceId"]])["Reservations"][0]
-    return str(row["Instances"][0]["State"]["Name"])
+    assert lab.state(node["InstanceId"]) == "shutting-down"
+    seen.touch()
+    lab.await_state("terminated", node["InstanceId"])
+    assert saved.read_text() == "saved\n"

@@ -121,10 +121,13 @@ def test_a_file_system_is_made_and_leaves_by_way_of_deleting(storage: Storage) -
     assert shown["DNSName"] == f"{id}.fsx.us-east-1.amazonaws.com"
     assert shown["LustreConfiguration"]["MountName"]
     assert shown["Tags"] == [{"Key": "rooflab:lab", "Value": "3"}]
+    world = storage.lab.world
+    control.fault(world.name, "fsx-slow", root=world.root, seconds=900)  # else it may be gone before anybody looks
     assert storage.client.delete_file_system(FileSystemId=id)["Lifecycle"] == "DELETING"
     assert storage.shown(id)["Lifecycle"] == "DELETING"
     with pytest.raises(ClientError, match="DependencyViolation"):
         storage.lab.ec2.delete_subnet(SubnetId=storage.lab.subnet)
+    control.clear(world.name, root=world.root)
     await_that(lambda: storage.gone(id))
     with pytest.raises(ClientError, match=f"FileSystemNotFound.*File system '{id}' does not exist"):
         storage.client.delete_file_system(FileSystemId=id)

@@ -6,10 +6,25 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from rehearsal import control
 from tests.rehearsal.worlds import Lab, await_that
 
 ROOT = {"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 60, "VolumeType": "gp3", "Encrypted": True}}
 TAGS = [{"Key": "rooflab:baked", "Value": "3"}]
+
+
+@pytest.fixture(autouse=True)
+def slow(lab: Lab) -> Iterator[None]:
+    """An image stays pending until a test has seen it so."""
+    control.fault(lab.world.name, "image-slow", root=lab.world.root, seconds=900)
+    yield
+    control.clear(lab.world.name, root=lab.world.root)
+
+
+def go_on(lab: Lab, image: str) -> None:
+    """Let an image become available."""
+    control.clear(lab.world.name, root=lab.world.root)
+    await_that(lambda: shown(lab, image)["State"] == "available")
 
 
 @pytest.fixture
@@ -32,7 +47,7 @@ def shown(lab: Lab, image: str) -> dict[str, Any]:
 def test_an_image_is_pending_then_available_and_a_node_starts_from_it(baked: tuple[Lab, str]) -> None:
     lab, image = baked
     assert shown(lab, image)["State"] == "pending"
-    await_that(lambda: shown(lab, image)["State"] == "available")
+    go_on(lab, image)
     (mapping,) = shown(lab, image)["BlockDeviceMappings"]
     assert (mapping["Ebs"]["VolumeSize"], mapping["Ebs"]["Encrypted"]) == (60, True)
     assert TAGS[0] in shown(lab, image)["Tags"]

@@ -1,16 +1,14 @@
 """An instance is a machine one can reach by SSH, for as long as its security group and its life allow."""
 
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.rehearsal.worlds import Lab, processes_with
+from tests.rehearsal.worlds import Lab, await_that, processes_with
 
 
 def test_a_node_is_reached_with_the_key_of_its_user_data_and_its_pinned_host_key(lab: Lab) -> None:
@@ -54,12 +52,12 @@ def test_a_node_answers_only_while_its_security_group_admits_the_operator(lab: L
 def test_a_session_outlives_the_closing_of_the_door(lab: Lab, tmp_path: Path) -> None:
     lab.open_door()
     (node,) = lab.run()
-    assert (
-        lab.ssh(node, "setsid nohup sh -c 'sleep 0.5; echo done > ~/said' >/dev/null 2>&1 </dev/null &").returncode == 0
-    )
+    wait = "until [ -e ~/closed ]; do sleep 0.05; done; echo done > ~/said"
+    assert lab.ssh(node, f"setsid nohup sh -c '{wait}' >/dev/null 2>&1 </dev/null &").returncode == 0
     lab.close_door()
     home = lab.world.state / "nodes" / node["InstanceId"] / "home"
-    _await(lambda: (home / "said").exists())
+    (home / "closed").touch()
+    await_that((home / "said").exists)
 
 
 def test_terminating_ends_every_process_of_the_node_and_erases_its_disk(lab: Lab) -> None:
@@ -73,10 +71,8 @@ def test_terminating_ends_every_process_of_the_node_and_erases_its_disk(lab: Lab
             f"(env -i setsid sleep {seconds}3 {quiet})\ntmux new -d sleep {seconds}4",
         )
         assert said.returncode == 0, said.stderr
-    _await(lambda: all(processes_with(f"sleep\x00{s}{n}") for s in ("7141", "7142") for n in range(1, 5)))
-    begun = time.monotonic()
-    lab.ec2.terminate_instances(InstanceIds=[node["InstanceId"]])
-    assert time.monotonic() - begun < 5
+    await_that(lambda: all(processes_with(f"sleep\x00{s}{n}") for s in ("7141", "7142") for n in range(1, 5)))
+    lab.end(node["InstanceId"])
     assert [n for n in range(1, 5) if processes_with(f"sleep\x007141{n}")] == []
     assert [n for n in range(1, 5) if processes_with(f"sleep\x007142{n}")] == [1, 2, 3, 4]
     assert not (lab.world.state / "nodes" / node["InstanceId"]).exists()
@@ -152,10 +148,3 @@ def _metadata(url: str, token: str = "", ttl: str = "") -> str:
     request = urllib.request.Request(url, headers=headers, method="PUT" if ttl else "GET")
     with urllib.request.urlopen(request) as reply:
         return str(reply.read().decode())
-
-
-def _await(holds: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -80,10 +80,10 @@ def test_force_leaves_behind_what_cannot_be_deleted(account, things, name) -> No
 def test_a_deletion_overtakes_a_creation(account, things, name, monkeypatch) -> None:
     monkeypatch.setattr("rehearsal.engine.HOLD_S", 0.0)
     account.create(name, {"Slow": thing(Kind="slow"), "Never": thing(after="Slow")})
-    assert things.started.wait(10)
+    assert things.started.wait(100)
     account.cloudformation.delete_stack(StackName=name)
     stack = account.engine.region("123456789012", "us-east-1").stacks[-1]
-    stack.operation.join(10)
+    stack.operation.join(100)
     assert stack.status == "DELETE_COMPLETE"
     assert things.standing == {}
     assert account.told(stack.id, "CREATE_FAILED") == ["Slow"]

@@ -65,7 +65,7 @@ def function(world: World) -> Iterator[str]:
     with zipfile.ZipFile(packed, "w") as code:
         code.writestr("index.py", CODE)
     made = client.create_function(
-        FunctionName="ticker", Runtime="python3.12", Role=role, Handler="index.handler", Timeout=20,
+        FunctionName="ticker", Runtime="python3.12", Role=role, Handler="index.handler", Timeout=200,
         Code={"ZipFile": packed.getvalue()}, Environment={"Variables": {"COLOUR": "blue"}},
         LoggingConfig={"LogGroup": "/of/the/ticker"},
     )  # fmt: skip
@@ -90,8 +90,8 @@ def test_a_function_runs_alone_with_its_own_environment_and_stays_warm(world: Wo
 def test_a_function_that_hangs_or_dies_is_an_error_and_runs_again(world: World, function: str) -> None:
     assert _invoke(world, {"die": True})["errorMessage"] == "Task exited without an answer"
     world.client("lambda").update_function_configuration(FunctionName="ticker", Timeout=1)
-    assert _invoke(world, {"sleep": 9})["errorMessage"] == "Task timed out after 1.00 seconds"
-    world.client("lambda").update_function_configuration(FunctionName="ticker", Timeout=20)
+    assert _invoke(world, {"sleep": 900})["errorMessage"] == "Task timed out after 1.00 seconds"
+    world.client("lambda").update_function_configuration(FunctionName="ticker", Timeout=200)
     assert _invoke(world, {})["seen"] == 1
 
 

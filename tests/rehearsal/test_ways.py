@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rehearsal import control
-from tests.rehearsal.worlds import IMAGE, Lab, World, await_that
+from tests.rehearsal.worlds import IMAGE, Lab, World, final
 
 
 def res(kind: str, after: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
@@ -23,20 +23,12 @@ class Stacks:
         """The stack in its final state."""
         body = {"Resources": resources, "Outputs": {key: {"Value": value} for key, value in outputs.items()}}
         self.client.create_stack(StackName=name, TemplateBody=json.dumps(body))
-        return self._final(name)
+        return final(self.client, name)
 
     def delete(self, stack: dict[str, Any]) -> dict[str, Any]:
         """The stack in its final state."""
         self.client.delete_stack(StackName=stack["StackName"])
-        return self._final(stack["StackId"])
-
-    def _final(self, name: str) -> dict[str, Any]:
-        await_that(lambda: not self.shown(name)["StackStatus"].endswith("_IN_PROGRESS"))
-        return self.shown(name)
-
-    def shown(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.client.describe_stacks(StackName=name)["Stacks"][0]
-        return found
+        return final(self.client, stack["StackId"])
 
     def reasons(self, name: str) -> str:
         rows = self.client.describe_stack_events(StackName=name)["StackEvents"]

@@ -120,7 +120,7 @@ class Lab:
                 *(part for option in options for part in ("-o", option)),
                 f"{tags['rooflab:ssh-user']}@{instance['PublicIpAddress']}", command,
             ],
-            capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30,
+            capture_output=True, text=True, stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
     def state(self, id: str) -> str:
@@ -145,19 +145,30 @@ class Lab:
             self.ec2.terminate_instances(InstanceIds=ids)
 
 
-def await_that(holds: Callable[[], bool], within_s: float = 30.0) -> None:
-    """Poll until something holds."""
+def await_that(holds: Callable[[], object], within_s: float = 240.0) -> None:
+    """Poll until something holds, for as long as a machine that is very busy may need."""
     deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
+def final(cloudformation: Any, stack: str) -> dict[str, Any]:
+    """A stack once nothing happens to it any more, by its name, or by its id where it may be gone."""
+
+    def shown() -> dict[str, Any]:
+        found: dict[str, Any] = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
+        return found
+
+    await_that(lambda: not shown()["StackStatus"].endswith("_IN_PROGRESS"))
+    return shown()
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs (a zombie does not)."""
     try:
         return not Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].startswith(" Z")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

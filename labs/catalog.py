@@ -223,6 +223,8 @@ _ROOFLINE = Workload(name="roofline", module="workloads.roofline")
 _GEMM = Workload(name="gemm", module="workloads.gemm")
 _GENERATE = Workload(name="generate", module="workloads.generate")
 _DDP = Workload(name="ddp", module="workloads.ddp", scope="cluster")
+_OPTIMISE = Workload(name="optimise", module="workloads.optimise")
+_BATCH_SWEEP = Workload(name="batch-sweep", module="workloads.batch_sweep")
 _TRAIN_STEP = Workload(name="train-step", module="workloads.train_step")
 _COLLECTIVES = Workload(name="collectives", module="workloads.collectives", scope="cluster")
 
@@ -230,7 +232,8 @@ LABS: dict[int, Lab] = {
     lab.number: lab
     for lab in (
         Lab(number=0, title="First light: one model on one GPU", workloads=(_GENERATE,)),
-        Lab(number=1, title="One GPU to its roof", workloads=(_BANDWIDTH, _GEMM, _ROOFLINE, _GENERATE, _TRAIN_STEP)),
+        Lab(number=1, title="One GPU to its roof",
+            workloads=(_BANDWIDTH, _GEMM, _ROOFLINE, _GENERATE, _OPTIMISE, _BATCH_SWEEP, _TRAIN_STEP)),
         Lab(number=2, title="Four GPUs, one node", instance_type="g6.12xlarge",
             workloads=(_COLLECTIVES, _DDP)),
         Lab(number=3, title="Two nodes, one cluster", nodes=2, instance_type="g6.12xlarge", storage="scratch",

@@ -15,8 +15,10 @@ from xml.etree.ElementTree import Element
 from labs.results import Record
 from operate.report.allreduce import allreduce
 from operate.report.bandwidth import bandwidth
+from operate.report.batch_sweep import batch_sweep
 from operate.report.folder import Part
 from operate.report.generation import generation
+from operate.report.ladder import ladder
 from operate.report.operations import operations
 from operate.report.roofline import roofline
 from operate.report.train_step import train_step
@@ -27,6 +29,8 @@ _FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
     "gemm": roofline,
     "roofline": operations,
     "generate": generation,
+    "optimise": ladder,
+    "batch-sweep": batch_sweep,
     "ddp": training,
     "train-step": train_step,
     "collectives": allreduce,

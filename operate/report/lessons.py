@@ -116,6 +116,46 @@ LESSONS = {
         ),
         next="Batching shares a step between requests: Lab 4 measures what continuous batching gains.",
     ),
+    "optimise": Lesson(
+        title="The ladder: one decode, made faster",
+        physics=(
+            "A token needs every weight that multiplies read once: bytes ÷ the measured read rate is its floor. A "
+            "change gains in two ways only. It brings the time nearer to the floor (fewer and larger kernels, no "
+            "copies of the cache, one launch for a step), or it lowers the floor (16, 8, 4 bits a weight). What an "
+            "eager step costs beside the bytes is starting operations, some microseconds each, thousands of them. "
+            "Guess before you look: which single rung removes most milliseconds here?"
+        ),
+        look=(
+            "Follow the share of the read rate: it falls as bits fall, for the floor sinks and the overhead stays. "
+            "int8 without a kernel for it is slower than 16 bits, for the weights are unpacked through memory first. "
+            "Then the quality: a gain that changes tokens has a price. A rung that the device cannot do is named, "
+            "never counted."
+        ),
+        next=(
+            "At batch 1 no rung passes bytes ÷ bandwidth. A second sequence reads the same weights: the next section "
+            "asks what it costs."
+        ),
+    ),
+    "batch-sweep": Lesson(
+        title="More sequences at once",
+        physics=(
+            "A batch reads the weights once for all its sequences, and each one's KV cache for it alone. While memory "
+            "is the bound a further sequence is nearly free; from the ridge on it costs its arithmetic. Whether the "
+            "ridge comes depends on the context S: intensity tends to 2·N_mm/(S·KV) + H/K. A 7B model in bf16 comes "
+            "to an H200's 206 FLOP/B only up to S = 537 tokens, at 4,096 it stays at 30.5. Guess: how many sequences "
+            "until a step takes twice as long?"
+        ),
+        look=(
+            "Left, where the points leave the slope: up to there tokens per dollar grow with the batch. Right, the "
+            "curves that flatten under the ridge: with a long context no batch makes decoding compute-bound, the "
+            "cache is read for every sequence. A point far below the roof at a small batch is starting operations; at "
+            "a middle one the library's kernel for few rows."
+        ),
+        next=(
+            "Fewer bytes of cache raise the curves: a smaller KV type, or more query heads to a KV head. Continuous "
+            "batching keeps the batch full: Lab 4 measures it."
+        ),
+    ),
     "ddp": Lesson(
         title="Data-parallel training",
         physics=(

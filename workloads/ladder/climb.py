@@ -152,9 +152,9 @@ class Climb:
             told["perplexity"] = perplexity(found_NV[:-1], read_N[1:])
         return checked, told
 
-    @torch.inference_mode()
     def _at_once(self, rung: Rung, read_N: Tensor) -> Tensor:
         whole_1S = torch.cat([self._prompt_1S, read_N.view(1, -1)], 1)
         model = self._weights.at(rung.dtype)
-        logits_NV: Tensor = model(whole_1S, use_cache=False, logits_to_keep=len(read_N)).logits[0].float()
+        with torch.inference_mode():
+            logits_NV: Tensor = model(whole_1S, use_cache=False, logits_to_keep=len(read_N)).logits[0].float()
         return logits_NV

@@ -30,7 +30,8 @@ def pieces(device: Device, early: bool = False) -> Callable[[Callable], Callable
         options = {"cpp.vec_isa_ok": True}
 
     def compiled(piece: Callable) -> Callable:
-        return torch.compile(piece, fullgraph=True, dynamic=False, options=options)
+        whole: Callable = torch.compile(piece, fullgraph=True, dynamic=False, options=options)
+        return whole
 
     return compiled
 

@@ -39,10 +39,10 @@ class Growing:
         self.token_B1.tolist()  # a token counts when the host has it
         return logits_BV
 
-    @torch.inference_mode()
     def _forward(self, tokens_BS: Tensor) -> Tensor:
-        output = self._model(tokens_BS, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-        self._cache = output.past_key_values
-        logits_BV: Tensor = output.logits[:, -1]
-        self.token_B1 = logits_BV.argmax(-1, keepdim=True)
+        with torch.inference_mode():
+            output = self._model(tokens_BS, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+            self._cache = output.past_key_values
+            logits_BV: Tensor = output.logits[:, -1]
+            self.token_B1 = logits_BV.argmax(-1, keepdim=True)
         return logits_BV

@@ -1,5 +1,8 @@
 """What a step costs beside reading the weights: how many operations it starts, and what starting one costs here."""
 
+# mypy follows no imports into torch, so that TorchDispatchMode is Any to it.
+# mypy: allow-subclassing-any
+
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ that the host waits for. The weights are those of transformers' model; its modul
 # mypy follows no imports into torch, so that nn.Module is Any to it.
 # mypy: allow-subclassing-any
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -70,7 +70,7 @@ def _apply(products: nn.Module, x_BSD: Tensor, widths: list[int]) -> tuple[Tenso
     if isinstance(products, nn.ModuleList):
         return tuple(product(x_BSD) for product in products)
     whole: Tensor = products(x_BSD)
-    return whole.split(widths, -1)
+    return tuple(whole.split(widths, -1))
 
 
 class Static:
@@ -83,7 +83,7 @@ class Static:
         a step; `graph`: the whole step is one CUDA graph."""
         inner, device = model.model, model.lm_head.weight.device
         length = -(-length // BLOCK) * BLOCK if device.type == "cuda" else length
-        pairs = fused or [None] * len(inner.layers)
+        pairs: Sequence[tuple[nn.Linear, nn.Linear] | None] = fused if fused else [None] * len(inner.layers)
         self._layers = [Layer(layer, pair, shape, batch, length).eval().requires_grad_(False)
                         for layer, pair in zip(inner.layers, pairs, strict=True)]  # fmt: skip
         self._table, self._norm, self._output = inner.embed_tokens, inner.norm, model.lm_head
@@ -103,17 +103,17 @@ class Static:
         """Of the KV cache, whole as it stands."""
         return sum(2 * layer.keys.numel() * layer.keys.element_size() for layer in self._layers)
 
-    @torch.inference_mode()
     def start(self, prompt_BS: Tensor) -> Tensor:
         """Read a prompt, uncompiled; the logits [B, V] of its last position."""
         position_S = self._places_C[: prompt_BS.shape[1]]
-        x_BSD, cos_Sd, sin_Sd = self._enter(prompt_BS, position_S)
-        seen_SC = self._places_C <= position_S[:, None]
-        for layer in self._layers:
-            x_BSD = layer(x_BSD, cos_Sd, sin_Sd, position_S, seen_SC)
-        logits_BV, token_B1 = choose(self._norm, self._output, x_BSD[:, -1:])
-        self.token_B1.copy_(token_B1)
-        self._position_1.fill_(prompt_BS.shape[1])
+        with torch.inference_mode():
+            x_BSD, cos_Sd, sin_Sd = self._enter(prompt_BS, position_S)
+            seen_SC = self._places_C <= position_S[:, None]
+            for layer in self._layers:
+                x_BSD = layer(x_BSD, cos_Sd, sin_Sd, position_S, seen_SC)
+            logits_BV, token_B1 = choose(self._norm, self._output, x_BSD[:, -1:])
+            self.token_B1.copy_(token_B1)
+            self._position_1.fill_(prompt_BS.shape[1])
         return logits_BV
 
     def read(self, token_B1: Tensor) -> None:
@@ -127,13 +127,13 @@ class Static:
                 part.copy_(torch.randn(part.shape[1:], generator=generator, device=part.device).expand_as(part))
         self._position_1.fill_(position)
 
-    @torch.inference_mode()
     def step(self) -> Tensor:
         """One token; the logits [B, V] that the next one is chosen from, overwritten by the next step of a graph."""
         if self._graph is not None:
             self._graph.replay()
         else:
-            self._once()
+            with torch.inference_mode():
+                self._once()
         return self._logits_BV
 
     def _once(self) -> None:
@@ -151,18 +151,17 @@ class Static:
         angles_Sd = torch.outer(position_S, self._frequencies).repeat(1, 2)
         return x_BSD, angles_Sd.cos().to(x_BSD.dtype), angles_Sd.sin().to(x_BSD.dtype)
 
-    @torch.inference_mode()
-    def _capture(self) -> "torch.cuda.CUDAGraph":
+    def _capture(self) -> Any:
         """The step as a graph; it runs on a stream of its own first, so that what is compiled or chosen is."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
+        stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+        with torch.inference_mode():
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    self._once()
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(graph):
                 self._once()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._once()
         return graph
 
 

@@ -100,8 +100,8 @@ def _loss(model: MistralForCausalLM, tokens_BT: Tensor) -> Tensor:
     return functional.cross_entropy(logits_BSV.flatten(0, 1), tokens_BT[:, 1:].flatten())
 
 
-@torch.inference_mode()
 def _judge(model: MistralForCausalLM, text_N: Tensor) -> float:
     """Perplexity over whole pieces of the text."""
     pieces = text_N[: len(text_N) // (TOKENS + 1) * (TOKENS + 1)].view(-1, TOKENS + 1)[:64]
-    return math.exp(float(_loss(model, pieces)))
+    with torch.inference_mode():
+        return math.exp(float(_loss(model, pieces)))

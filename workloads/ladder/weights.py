@@ -114,7 +114,7 @@ def pack(linear: nn.Linear, packed: str) -> None:
 def held_bytes(tensor: Tensor) -> int:
     """Bytes of a tensor's elements, of a packed one's with its scales and zeros."""
     if not hasattr(tensor, "__tensor_flatten__"):
-        return tensor.numel() * tensor.element_size()
+        return int(tensor.numel() * tensor.element_size())
     names, _ = tensor.__tensor_flatten__()
     # torchao keeps the zeros of a symmetric int8 as well; no kernel reads them.
     return sum(held_bytes(getattr(tensor, name)) for name in names if name != "zero_point")

@@ -1,6 +1,5 @@
 """fits: the verdicts of the labs, and a count of real tensors that the formulas meet to the byte."""
 
-import gc
 from pathlib import Path
 
 import pytest
@@ -47,10 +46,8 @@ def test_the_tally_counts_what_lives_and_the_most_that_lived() -> None:
         both = grown.double()
         assert tally.live == 16_000
         del both
-        gc.collect()
         assert (tally.live, tally.most) == (8000, 16_000)
         del grown
-        gc.collect()
         assert tally.live == 8000, "a view keeps the whole alive"
         view.add_(1)
         assert tally.most == 16_000

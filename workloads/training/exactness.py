@@ -1,9 +1,6 @@
 """Are the gradients right? A small model through the same code as the large one, against plain float64."""
 
-from collections.abc import Iterator
-
 import torch
-from torch import Tensor
 
 from labs.models import Model, find_model
 from workloads.chain import draw
@@ -30,7 +27,7 @@ def check_gradients(dtype: str, device: Device, *, compiled: bool, seed: int) ->
     with trainable(shape, dtype, device, chunk=CHUNK, compiled=compiled, seed=seed) as model:
         exact = double(model, shape, device)
         model(tokens_BT).backward()
-        found = {name: whole(weights.grad).double() for name, weights in named(model)}
+        found = {name: whole(weights.grad).double() for name, weights in model.decoder.named_parameters()}
     loss_of(exact, tokens_BT).backward()
     expected = {name: weights.grad for name, weights in exact.named_parameters()}
     allowed = TOLERANCE[dtype]
@@ -40,15 +37,9 @@ def check_gradients(dtype: str, device: Device, *, compiled: bool, seed: int) ->
     return f"gradients of {MODEL} within {difference:.1e} of float64's, allowed {allowed:.0e}"
 
 
-def named(model: Trainee) -> Iterator[tuple[str, Tensor]]:
-    """Parameters by the names of Mistral's checkpoints, however the layers are wrapped."""
-    for name, weights in model.decoder.named_parameters():
-        yield name.replace("_orig_mod.", ""), weights
-
-
 def double(model: Trainee, shape: Model, device: Device) -> torch.nn.Module:
     """A decoder with the same weights in float64, neither compiled nor sharded."""
     with device.torch:
         decoder = Decoder(shape).double()
-    decoder.load_state_dict({name: whole(weights).detach() for name, weights in named(model)})
+    decoder.load_state_dict({name: whole(weights).detach() for name, weights in model.decoder.named_parameters()})
     return decoder

@@ -57,8 +57,7 @@ def trainable(shape: Model, dtype: str, device: Device, *, chunk: int, compiled:
         model = Trainee(shape, chunk)
     convert(model.decoder)
     if compiled:
-        for layer in model.decoder.model.layers:
-            layer.compile(fullgraph=True)
+        compile_layers(model)
     with sdpa_kernel(_ATTENTION, set_priority=True):
         if dtype == "fp32":
             yield model
@@ -66,6 +65,12 @@ def trainable(shape: Model, dtype: str, device: Device, *, chunk: int, compiled:
         with joined(place_of({}), device):
             _shard(model, device)
             yield model
+
+
+def compile_layers(model: Trainee) -> None:
+    """Compile what each layer computes; not the call of the layer, around which FSDP2 gathers and frees its weights."""
+    for layer in model.decoder.model.layers:
+        layer.forward = torch.compile(layer.forward, fullgraph=True)
 
 
 def _shard(model: Trainee, device: Device) -> None:
@@ -91,9 +96,16 @@ def optimiser_of(model: nn.Module, learning_rate: float) -> torch.optim.Optimize
     return torch.optim.AdamW(model.parameters(), lr=learning_rate, fused=True)
 
 
-def step(model: nn.Module, optimiser: torch.optim.Optimizer, micro_batches: Sequence[Tensor], device: Device
-         ) -> tuple[dict[str, float], float]:  # fmt: skip
-    """One optimiser step on the mean loss of all micro-batches [B, T]: the seconds of its parts, and that loss."""
+def _nothing() -> None:
+    return None
+
+
+def step(model: nn.Module, optimiser: torch.optim.Optimizer, micro_batches: Sequence[Tensor], device: Device,
+         before_update: Callable[[], object] = _nothing) -> tuple[dict[str, float], float]:  # fmt: skip
+    """One optimiser step on the mean loss of all micro-batches [B, T]: the seconds of its parts, and that loss.
+
+    `before_update` is called when the gradients are there and the weights are still the old ones.
+    """
     losses = []
     device.synchronize()
     laps = Laps(device)
@@ -103,6 +115,7 @@ def step(model: nn.Module, optimiser: torch.optim.Optimizer, micro_batches: Sequ
         loss.backward()
         laps.mark("backward")
         losses.append(loss.detach())
+    before_update()
     optimiser.step()
     optimiser.zero_grad()
     laps.mark("optimiser")

@@ -1,0 +1,1 @@
+"""Many requests of different lengths through one model: in fixed batches, and continuously."""

@@ -42,6 +42,8 @@ class Workload:
     """"node": once on every node, each for itself. "cluster": once, over all nodes' ranks, through torchrun."""
     timeout_s: int = 900
     """After this the workload is ended and counts as failed."""
+    cpu_ranks: int = 2
+    """Ranks of a cluster workload on a node without a GPU; a node with GPUs gets one each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,25 +224,34 @@ _BANDWIDTH = Workload(name="bandwidth", module="workloads.bandwidth")
 _ROOFLINE = Workload(name="roofline", module="workloads.roofline")
 _GEMM = Workload(name="gemm", module="workloads.gemm")
 _GENERATE = Workload(name="generate", module="workloads.generate")
+_LOAD = Workload(name="load", module="workloads.load", timeout_s=1800)
 _DDP = Workload(name="ddp", module="workloads.ddp", scope="cluster")
+_SPLIT_GEMM = Workload(name="split-gemm", module="workloads.split_gemm", scope="cluster")
+_FSDP = Workload(name="fsdp", module="workloads.fsdp", scope="cluster", timeout_s=1800)
+_TENSOR_PARALLEL = Workload(name="tensor-parallel", module="workloads.tensor_parallel", scope="cluster", timeout_s=1800)
+_MESH = Workload(name="mesh", module="workloads.mesh", scope="cluster", cpu_ranks=4)
+_SCALING = Workload(name="scaling", module="workloads.scaling", scope="cluster", cpu_ranks=4)
 _OPTIMISE = Workload(name="optimise", module="workloads.optimise")
 _BATCH_SWEEP = Workload(name="batch-sweep", module="workloads.batch_sweep")
 _TRAIN_STEP = Workload(name="train-step", module="workloads.train_step")
+_STORAGE = Workload(name="storage", module="workloads.storage", timeout_s=1800)
+_WEIGHTS = Workload(name="weights", module="workloads.weights", timeout_s=1800)
+_BATCHING = Workload(name="batching", module="workloads.batching")
 _COLLECTIVES = Workload(name="collectives", module="workloads.collectives", scope="cluster")
 
 LABS: dict[int, Lab] = {
     lab.number: lab
     for lab in (
-        Lab(number=0, title="First light: one model on one GPU", workloads=(_GENERATE,)),
+        Lab(number=0, title="First light: one model on one GPU", workloads=(_GENERATE, _LOAD)),
         Lab(number=1, title="One GPU to its roof",
             workloads=(_BANDWIDTH, _GEMM, _ROOFLINE, _GENERATE, _OPTIMISE, _BATCH_SWEEP, _TRAIN_STEP)),
         Lab(number=2, title="Four GPUs, one node", instance_type="g6.12xlarge",
-            workloads=(_COLLECTIVES, _DDP)),
+            workloads=(_COLLECTIVES, _SPLIT_GEMM, _DDP, _FSDP, _TENSOR_PARALLEL, _MESH, _SCALING)),
         Lab(number=3, title="Two nodes, one cluster", nodes=2, instance_type="g6.12xlarge", storage="scratch",
             workloads=(_COLLECTIVES, _DDP, _GEMM)),
         Lab(number=4, title="Performance, on spot", instance_type="g6e.12xlarge", capacity="spot",
             alternatives="g6.12xlarge", storage="scratch",
-            workloads=(_GEMM, _GENERATE, _DDP)),
+            workloads=(_BANDWIDTH, _GEMM, _STORAGE, _WEIGHTS, _BATCHING)),
     )
 }  # fmt: skip
 

@@ -239,6 +239,7 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
                 index=index,
                 processes=facts[node.name].processes,
                 cores=max(1, facts[node.name].cores // sharing),
+                gpus=facts[node.name].devices > 0,
             )
             for index, node in enumerate(cluster.nodes)
         ),

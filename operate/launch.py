@@ -82,6 +82,8 @@ class Job:
     scope: str = "node"
     """As in `labs.catalog.Workload`."""
     timeout_s: int = 900
+    cpu_ranks: int = 2
+    """As in `labs.catalog.Workload`."""
 
 
 def job(workload: Workload) -> Job:
@@ -91,6 +93,7 @@ def job(workload: Workload) -> Job:
         command=(workload.module, *workload.args),
         scope=workload.scope,
         timeout_s=workload.timeout_s,
+        cpu_ranks=workload.cpu_ranks,
     )
 
 
@@ -104,6 +107,12 @@ class Seat:
     """Ranks in a "cluster" job: CUDA devices, or 2 on a CPU."""
     cores: int
     """CPUs that the node's processes may use."""
+    gpus: bool = True
+    """Whether the node has CUDA devices; without, a job may ask for another number of ranks."""
+
+    def ranks(self, item: Job) -> int:
+        """Ranks of this job here."""
+        return self.processes if self.gpus else item.cpu_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +202,7 @@ echo "$status" > "$run/exit.partial" && mv "$run/exit.partial" "$run/exit"
 
 def _work(plan: Plan, seat: Seat, index: int) -> str:
     item = plan.jobs[index]
-    threads = seat.cores if item.scope == "node" else max(1, seat.cores // seat.processes)
+    threads = seat.cores if item.scope == "node" else max(1, seat.cores // seat.ranks(item))
     return f"work {quote(item.name)} {item.scope} {item.timeout_s} {threads} {job_command(plan, seat, index)}"
 
 
@@ -211,7 +220,7 @@ def job_command(plan: Plan, seat: Seat, index: int) -> str:
     if item.scope == "node":
         return f"python {aim}"
     return (
-        f"torchrun --nnodes {len(plan.seats)} --nproc-per-node {seat.processes} --node-rank {seat.index}"
+        f"torchrun --nnodes {len(plan.seats)} --nproc-per-node {seat.ranks(item)} --node-rank {seat.index}"
         f" --master-addr {quote(plan.head)} --master-port {master_port(plan.run, index)}"
         f' --tee 3 --log-dir "$run/ranks" {aim}'
     )

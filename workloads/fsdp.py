@@ -7,7 +7,9 @@ twice what data parallel sends, for 1/n of its memory. Kept after the forward pa
 bytes, more memory.
 
 States: fp32 where they fit. mistral-7b takes 108 GiB so, more than four L4 have; then bf16 with stochastic rounding,
-8-bit moments or the host's memory, chosen by labs/memory.py from the memory that is free. Method and checks as ddp.
+8-bit moments or the host's memory, chosen by labs/memory.py from the memory that is free.
+
+Method: ddp's batches, timing and checks, on shards: torch.distributed.fsdp.fully_shard, a layer a unit.
 
 Output: for each way seconds per step taken apart, tokens/s, bytes counted and predicted, peak memory; one record.
 
@@ -23,17 +25,17 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
 from labs.memory import Recipe, States, train
 from labs.models import Model, find_model
 from labs.traffic import Traffic, fully_sharded
 from workloads.command import start
-from workloads.decoder import INITIAL_DEVIATION, Decoder
+from workloads.decoder import Decoder
 from workloads.device import Device
 from workloads.group import Group, Place
 from workloads.parallel.recipe import STATES, choose_states, largest_sharded, optimiser_of
 from workloads.parallel.settings import BATCH, ROOM, Settings, chosen, parser_of, sequence_of
+from workloads.parallel.sharding import materialise, shard
 from workloads.parallel.strategy import Build, Strategy
 from workloads.parallel.workload import Comparison, enter
 from workloads.record import Surroundings, surroundings
@@ -66,45 +68,6 @@ def configure(flags: argparse.Namespace, device: Device, here: Place) -> Config:
     return Config(**told, states=recipe.states, recompute=recipe.saving == "recomputed", predicted_bytes=needed.bytes)
 
 
-def shard(model: nn.Module, mesh: DeviceMesh, *, config: Config, keep: bool = False, reduce_half: bool = False
-          ) -> nn.Module:  # fmt: skip
-    """Shard each layer and the rest. `keep`: layers stay whole after the forward pass; `reduce_half`: gradients
-    travel in bf16."""
-    half = config.dtype == "bf16"
-    precision = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if half else None,
-        reduce_dtype=torch.bfloat16 if half and reduce_half else torch.float32,
-    )
-    offload = CPUOffloadPolicy() if config.states == "offload" else OffloadPolicy()
-    for layer in model.model.layers:
-        if config.recompute:
-            recompute(layer)
-        fully_shard(layer, mesh=mesh, mp_policy=precision, reshard_after_forward=not keep, offload_policy=offload)
-    return fully_shard(model, mesh=mesh, mp_policy=precision, offload_policy=offload)
-
-
-def recompute(layer: nn.Module) -> None:
-    """Keep of this layer's forward pass only its input, and run it again in the backward pass."""
-    from torch.distributed._composable import checkpoint
-
-    checkpoint(layer)
-
-
-def materialise(model: nn.Module, seed: int, rank: int, device: Device, states: States) -> nn.Module:
-    """Give a sharded model without data its memory and random weights, on each rank its own share of them."""
-    where = torch.device("cpu") if states == "offload" else device.torch
-    model.to_empty(device=where)
-    generator = torch.Generator(where).manual_seed(seed * 1_000_003 + rank)
-    with torch.no_grad():
-        for weights in model.parameters():
-            local = weights.to_local()
-            if weights.dim() > 1:
-                local.normal_(std=INITIAL_DEVIATION, generator=generator)
-            else:
-                local.fill_(1.0)
-    return model
-
-
 def strategy(config: Config, group: Group, mesh: DeviceMesh, *, large: bool, keep: bool = False,
              reduce_half: bool = False) -> Strategy:  # fmt: skip
     """States sharded over all ranks. `large`: no rank could hold the whole model, so that none ever does."""
@@ -112,10 +75,13 @@ def strategy(config: Config, group: Group, mesh: DeviceMesh, *, large: bool, kee
     kept = torch.bfloat16 if config.states in ("bf16", "8-bit") else torch.float32
 
     def wrap(model: nn.Module) -> nn.Module:
-        sharded = shard(model.to(kept), mesh, config=config, keep=keep, reduce_half=reduce_half)
+        offload = config.states == "offload"
+        sharded = shard(model.to(kept), mesh, config.dtype, keep=keep, reduce_half=reduce_half,
+                        recompute=config.recompute, offload=offload)  # fmt: skip
         if not large:
             return sharded
-        return materialise(sharded, config.seed, group.rank, group.device, config.states)
+        where = torch.device("cpu") if offload else group.device.torch
+        return materialise(sharded, config.seed, group.rank, where)
 
     def build() -> nn.Module:
         with torch.device("meta"):

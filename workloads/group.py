@@ -41,6 +41,11 @@ class Group:
         dist.all_gather_object(every, mine)
         return every
 
+    def meet(self) -> None:
+        """Wait for all ranks. On GPUs nothing: a barrier would empty the queues, and collectives align the ranks."""
+        if not self.device.cuda:
+            dist.barrier()
+
     def require(self, check: str, failure: str) -> None:
         """Fail on all ranks together if one rank reports a `failure` (empty: the check held).
 

@@ -16,11 +16,19 @@ from labs.results import Record
 from operate.report.allreduce import allreduce
 from operate.report.bandwidth import bandwidth
 from operate.report.batch_sweep import batch_sweep
+from operate.report.checkpoint import checkpoint
+from operate.report.data_loading import data_loading
 from operate.report.folder import Part
+from operate.report.frontier import frontier
 from operate.report.generation import generation
 from operate.report.ladder import ladder
 from operate.report.operations import operations
+from operate.report.parity import parity
+from operate.report.recompute import recompute
 from operate.report.roofline import roofline
+from operate.report.serving import serving
+from operate.report.sharing import sharing, speedup
+from operate.report.storage import storage, weights
 from operate.report.train_step import train_step
 from operate.report.training import training
 
@@ -31,8 +39,21 @@ _FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
     "generate": generation,
     "optimise": ladder,
     "batch-sweep": batch_sweep,
-    "ddp": training,
+    "load": serving,
+    "ddp": lambda records: (*training(records), *sharing(records)),
+    "split-gemm": sharing,
+    "fsdp": sharing,
+    "tensor-parallel": sharing,
+    "mesh": sharing,
+    "scaling": speedup,
     "train-step": train_step,
+    "fp8-training": parity,
+    "recompute": recompute,
+    "checkpoint": checkpoint,
+    "data-loading": data_loading,
+    "storage": storage,
+    "weights": weights,
+    "batching": frontier,
     "collectives": allreduce,
 }
 

@@ -173,6 +173,83 @@ LESSONS = {
             "its states sharded instead: the fsdp workload."
         ),
     ),
+    "split-gemm": Lesson(
+        title="One product on all ranks",
+        physics=(
+            "A product splits without loss: by columns of B each rank makes its columns of the result, by rows each "
+            "makes a summand of all of it. Either way every rank does 1/n of the FLOPs; what differs is what must be "
+            "sent afterwards. The FLOPs grow with M·N·K, the bytes with M·N only. Guess before you look: which of "
+            "gather, reduce and scatter sends most, and by what factor?"
+        ),
+        look=(
+            "The product of a share should take 1/n of one rank's time; where it does not, the ranks share cores or "
+            "the pieces are too small for the device. The red part is sending that nothing hides. In pieces, one travels "
+            "while the next is computed: the same bytes, and only the last piece is exposed, if whoever sends does not "
+            "need the arithmetic's own cores."
+        ),
+        next="A model's layer is such products in pairs, by columns and then by rows: the tensor-parallel workload.",
+    ),
+    "fsdp": Lesson(
+        title="Sharded training",
+        physics=(
+            "Data parallel keeps 16 bytes a parameter on every rank, n times the same. Sharded, a rank keeps 1/n and "
+            "gathers a layer just before it runs, once forward and once backward; gradients are summed and scattered. "
+            "That is up to twice the bytes for 1/n of the memory, and it is how a model trains that no device holds. "
+            "Guess how many gigabytes four L4 send each other for one step of mistral-7b."
+        ),
+        look=(
+            "Losses first: the same as one process's. Then exposed communication: layers are gathered ahead, so that "
+            "with enough tokens a step all of it hides; with few it is all there is. Layers that are kept after the "
+            "forward pass are gathered once: a third fewer bytes in fp32, for the memory of a whole model."
+        ),
+        next=(
+            "More tokens per rank hide more, until memory ends; recomputed activations make room for them. Bytes that "
+            "follow tokens instead of parameters are tensor parallelism's."
+        ),
+    ),
+    "tensor-parallel": Lesson(
+        title="Tensor-parallel training and decode",
+        physics=(
+            "Each rank holds a part of every matrix and all work on the same tokens. Two sums a layer forward and two "
+            "backward must cross the links before the next product can start: 8·(n−1)/n · L·T·D elements a step, which "
+            "nothing can hide. For a decode T is the batch: kilobytes, 2·L times a token, and each rank reads only 1/n "
+            "of the weights. Guess where that pays on links of PCIe: in training, in decode, in neither?"
+        ),
+        look=(
+            "In training count the exposed part against data parallel's: the same tokens, more bytes, none hidden. In "
+            "decode the sums are so small that their number counts, not their size: latency × 2·L stands against the "
+            "weights' time over n. With split positions the bytes are the same and the memory between blocks is 1/n."
+        ),
+        next="NVLink changes the verdict, not the arithmetic; between nodes a grid keeps tensor parallelism inside.",
+    ),
+    "mesh": Lesson(
+        title="Data × tensor",
+        physics=(
+            "A grid of ranks: along one side the batch and the states are shared, along the other each layer's "
+            "matrices. Bytes along data follow the parameters, bytes along tensor follow the tokens. So with many "
+            "parameters and few tokens tensor wins, with many tokens data, and the grid in between sends less than "
+            "either end when the two are of a size."
+        ),
+        look=(
+            "Every grid trained on the same batches and its losses are one process's. Compare the bytes first, which "
+            "need no clock, then the exposed parts: bytes along data hide under arithmetic, bytes along tensor do not."
+        ),
+        next="Two nodes: tensor inside a node, data between them, where the slow link carries what can wait.",
+    ),
+    "scaling": Lesson(
+        title="Strong and weak scaling",
+        physics=(
+            "The same batch on more ranks (strong) is bounded by what does not spread: Amdahl's s, and never more than "
+            "1/s times one rank. A batch for each rank (weak) is Gustafson's n − s·(n − 1), which has no end. The same "
+            "machine has both numbers: which one is yours depends on whether you have more data or less time."
+        ),
+        look=(
+            "Residuals that grow with the ranks are not serial work: they are communication, or cores that ranks "
+            "share. The bars name it. Mind the baseline: one rank with as many threads as the others. Against one that takes "
+            "all cores, ranks on a CPU seem to gain nothing at all."
+        ),
+        next="Where exposed communication grows, more tokens a rank; where idle time grows, fewer and larger launches.",
+    ),
     "collectives": Lesson(
         title="All-reduce",
         physics=(
@@ -274,5 +351,54 @@ LESSONS = {
             "take their cores from the training itself, and side by side is slower than predicted."
         ),
         next="Tokenise once, into one file: then no worker is needed, and the cores are free.",
+    ),
+    "storage": Lesson(
+        title="Storage",
+        physics=(
+            "Files come at the rate that was bought: a gp3 volume gives 125 MiB/s, FSx for Lustre 200 MB/s for each "
+            "TiB of scratch, whatever the GPU beside it costs; an instance's own NVMe is the machine's and goes with "
+            "it. A single page costs a request, so that small reads are counted and not weighed, and a small file "
+            "costs several. What was read once lies in memory, and the second time says nothing of the disk. Guess: "
+            "how long would the weights of a 7B model take from here?"
+        ),
+        look=(
+            "Cold against warm is disk against memory: whoever measures without saying which has measured neither. "
+            "One thread waits for each answer, many keep the disk busy; ours and fio agree where the disk is the "
+            "limit. Many small files fall furthest behind: on Lustre an `import torch` opens two thousand of them. "
+            "Above the documented rate a file server has answered from its memory, or spent credits that run out."
+        ),
+        next="Weights load at what the first read shows, if the loader lets them: the next section.",
+    ),
+    "weights": Lesson(
+        title="Loading weights",
+        physics=(
+            "Before the first token all weights must reach the device: at least bytes ÷ the slowest link, be it "
+            "storage, network or the host's link to the GPU, while the GPU is paid and idle. A mapped file brings a "
+            "page when it is touched, one after another; many readers and a copy that goes on beside them reach the "
+            "link's own rate. Guess what share of it the usual loader reaches."
+        ),
+        look=(
+            "Cold, every way is held against the same file read with nothing done to it; what is missing is the "
+            "loader's. Warm, on a GPU, page faults and a copy that waits for the read decide. On a CPU a warm mapped "
+            "file is already where it stays, and nothing that copies can beat it. Every tensor was compared bit for "
+            "bit."
+        ),
+        next="Fewer bits a weight load faster in proportion; a second replica on the node loads warm.",
+    ),
+    "batching": Lesson(
+        title="Continuous batching",
+        physics=(
+            "All weights are read at each step, for one sequence or for many. In a fixed batch everybody stays until "
+            "the longest answer ends, and the places of those who are done work for nothing: with lengths as users "
+            "have them that is half of the work and more. Continuous batching fills a place as soon as it is free. "
+            "Guess the gain before you look: at most 1 ÷ (1 − padding)."
+        ),
+        look=(
+            "The share of padding is counted from the lengths, before anything runs; what continuous batching gains "
+            "less than that is the price of scheduling between steps, large beside a small model on a CPU, small "
+            "beside a 7B on a GPU. Over the figure's frontier no choice is better in both: a larger batch makes "
+            "tokens cheaper and each of them later."
+        ),
+        next="`fab advise` reads these numbers against prices: the cheapest way to so many tokens, within your bounds.",
     ),
 }

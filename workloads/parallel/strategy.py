@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
 
 from labs.models import Model
 from labs.traffic import Traffic
@@ -78,6 +79,15 @@ def groups_of(model: nn.Module) -> list[dict[str, Any]]:
     return [{"params": weights} for weights in found.values()]
 
 
+def settle(model: nn.Module) -> None:
+    """Add up gradients that are still one summand a rank, as sequence parallelism leaves those of the norms: the
+    optimiser would take each rank's summand for the whole, and the ranks' norms drift apart."""
+    for weights in model.parameters():
+        if isinstance(weights.grad, DTensor) and any(place.is_partial() for place in weights.grad.placements):
+            whole = [Replicate() if place.is_partial() else place for place in weights.grad.placements]
+            weights.grad = weights.grad.redistribute(placements=whole)
+
+
 def builder(shape: Model, seed: int, device: Device) -> Build:
     """Makes that shape's model, the same each time."""
 
@@ -119,6 +129,7 @@ class Trainer:
         with self.strategy.arithmetic(self.dtype, self.device):
             loss = loss_of(self.model, tokens_BT)
         loss.backward()
+        settle(self.model)
         return loss.detach()
 
     def step(self, tokens_BT: Tensor) -> Tensor:

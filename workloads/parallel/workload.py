@@ -76,7 +76,7 @@ class Comparison:
     def run(self, flags: argparse.Namespace, within: Surroundings,
             more: Callable[[Steps | None, Sequence[Outcome]], Sequence[Measurement]] = lambda _alone, _every: (),
             ) -> None:  # fmt: skip
-        """Predict, measure, say and write; `more` makes further rows of the baseline and the outcomes."""
+        """Predict, measure, say and write; `more` makes further rows of both, on every rank."""
         self.predict()
         group, bench = self.group, self.bench
         link = link_of(flags.out, group.size, group.device)
@@ -94,13 +94,14 @@ class Comparison:
                 for line in outcome_lines(outcome, expected, bench.bound(), bench.tokens):
                     group.say(line)
                 found.append((outcome, expected))
+            further = more(alone, [outcome for outcome, _ in found])
         if not group.first:
             return
         rows: list[Measurement] = []
         for index, (outcome, expected) in enumerate(found):
             label = "" if index == 0 else f", {outcome.strategy.name}"
             rows.extend(bench.rows(outcome, expected, within.price, label))
-        rows.extend(more(alone, [outcome for outcome, _ in found]))
+        rows.extend(further)
         path = record(self.name, rows, self.config, group, flags, within, sensors, self.notes)
         group.say(
             f"{len(found)} ways to share {bench.shape.name} over {group.size} ranks, each like one process: {path}"

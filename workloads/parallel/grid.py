@@ -1,0 +1,51 @@
+"""Ranks as a grid: those of a row split each layer's matrices, those of a column share the batch and the states."""
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from labs.models import Model
+from labs.traffic import Traffic, fully_sharded, sequence_parallel, tensor_parallel
+from workloads.device import TORCH_DTYPES
+from workloads.group import Group
+from workloads.parallel.plan import split
+from workloads.parallel.sharding import shard
+from workloads.parallel.strategy import Strategy
+
+
+def grid_of(group: Group, tensor: int) -> DeviceMesh:
+    """All ranks as data × tensor; neighbours, who have the fastest links, split matrices."""
+    assert group.size % tensor == 0
+    return init_device_mesh(group.device.torch.type, (group.size // tensor, tensor), mesh_dim_names=("data", "tensor"))
+
+
+def grid_strategy(mesh: DeviceMesh, dtype: str, *, sequence: bool = False, name: str = "") -> Strategy:
+    """Matrices split along "tensor", states and batch along "data"; either may be one rank wide.
+
+    In fp32 with one rank along "data" nothing is sharded. In bf16 the sharding is also what keeps fp32 states beside
+    bf16 arithmetic, so that it is there even over one rank, where it sends nothing.
+    """
+    data, tensor = mesh["data"], mesh["tensor"]
+    size, sharded = TORCH_DTYPES[dtype].itemsize, data.size() > 1 or dtype == "bf16"
+
+    def wrap(model: nn.Module) -> nn.Module:
+        if tensor.size() > 1:
+            split(model, tensor, sequence=sequence)
+        return shard(model, data, dtype) if sharded else model
+
+    def traffic(shape: Model, tokens: int) -> Traffic:
+        return grid_traffic(shape, data.size(), tensor.size(), tokens, size=size, sequence=sequence)
+
+    return Strategy(
+        name=name or f"{data.size()} × {tensor.size()}", wrap=wrap, traffic=traffic, autocast=False,
+        share=(data.get_local_rank(), data.size()),
+        config={"data": data.size(), "tensor": tensor.size(), "sequence_parallel": sequence},
+    )  # fmt: skip
+
+
+def grid_traffic(shape: Model, data: int, tensor: int, tokens: int, *, size: int, sequence: bool = False) -> Traffic:
+    """Of `tokens` of all ranks together. A rank works on those of its row, and gathers its part of the layers."""
+    if tensor == 1:
+        return fully_sharded(shape, data, size=size)
+    make = sequence_parallel if sequence else tensor_parallel
+    along = fully_sharded(shape, data, size=size, tensor=tensor)
+    return Traffic(calls=(*along.calls, *make(shape, tensor, tokens // data, size=size).calls))

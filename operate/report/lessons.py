@@ -183,9 +183,9 @@ LESSONS = {
         ),
         look=(
             "The product of a share should take 1/n of one rank's time; where it does not, the ranks share cores or "
-            "the pieces are too small for the device. The red part is sending that nothing hides. In pieces, one travels "
-            "while the next is computed: the same bytes, and only the last piece is exposed, if whoever sends does not "
-            "need the arithmetic's own cores."
+            "the pieces are too small for the device. The red part is sending that nothing hides. In pieces, one "
+            "travels while the next is computed: the same bytes, and only the last piece is exposed, if whoever sends "
+            "does not need the arithmetic's own cores."
         ),
         next="A model's layer is such products in pairs, by columns and then by rows: the tensor-parallel workload.",
     ),
@@ -245,8 +245,8 @@ LESSONS = {
         ),
         look=(
             "Residuals that grow with the ranks are not serial work: they are communication, or cores that ranks "
-            "share. The bars name it. Mind the baseline: one rank with as many threads as the others. Against one that takes "
-            "all cores, ranks on a CPU seem to gain nothing at all."
+            "share. The bars name it. Mind the baseline: one rank with as many threads as the others. Against one that "
+            "takes all cores, ranks on a CPU seem to gain nothing at all."
         ),
         next="Where exposed communication grows, more tokens a rank; where idle time grows, fewer and larger launches.",
     ),

@@ -30,7 +30,7 @@ def test_every_workload_is_a_module_that_exists() -> None:
         assert lab.workloads
         for workload in lab.workloads:
             assert importlib.util.find_spec(workload.module), workload
-            assert workload.module == f"workloads.{workload.name}"
+            assert workload.module == f"workloads.{workload.name.replace('-', '_')}"
             assert workload.scope in ("node", "cluster")
 
 

@@ -5,15 +5,27 @@ from statistics import median
 from xml.etree.ElementTree import Element
 
 from labs.results import Measurement, Record, percentile
-from operate.report.canvas import INK, MEASURED, PAPER, ROOF, SECOND, Sheet, linear_axis, picture
-from operate.report.quantity import quantity
+from operate.report.canvas import (
+    INK,
+    MEASURED,
+    MUTED,
+    PAPER,
+    ROOF,
+    SECOND,
+    THIRD,
+    Sheet,
+    linear_axis,
+    log_axis,
+    picture,
+)
+from operate.report.quantity import quantity, share
 
 
 def generation(records: Sequence[Record]) -> list[Element]:
     """Bars of both times, and the token times' histogram, of the first node's record."""
     timed = [row for row in records[0].measurements if row.samples_s and row.unit == "s"]
     first = next((row for row in timed if "first" in row.name.lower()), None)
-    token = next((row for row in timed if "token" in row.name.lower() and row is not first), None)
+    token = next((row for row in timed if "output token" in row.name.lower() and row is not first), None)
     if first is None or token is None:
         return []
     bars = [("to the first token", first), ("each further token", token)]
@@ -32,7 +44,38 @@ def generation(records: Sequence[Record]) -> list[Element]:
         caption += f" The last bar holds the {beyond} slowest, up to {quantity(max(token.samples_s), 's')}."
     if not token.roof:
         caption += f" No floor is drawn: {token.no_roof_because}."
-    return [picture("generation", draw, alt=_alt(first, token), caption=[caption], panels=2, height=380)]
+    drawn = [picture("generation", draw, alt=_alt(first, token), caption=[caption], panels=2, height=380)]
+    swept = [row for row in records[0].measurements if row.config.get("kind") == "sweep"]
+    return [*drawn, _prompts(swept)] if len(swept) > 1 else drawn
+
+
+def _prompts(swept: Sequence[Measurement]) -> Element:
+    """Time to the first token over the prompt's length, with its floors and what was expected."""
+    at = [int(row.config["prompt"]) for row in swept]
+    told = [
+        ("expected", MUTED, (0, (1, 2)), [row.expected.value if row.expected else None for row in swept]),
+        ("least, as measured", THIRD, (0, (5, 3)), [row.others[0].value if row.others else None for row in swept]),
+        ("roof", ROOF, "solid", [row.roof.value if row.roof else None for row in swept]),
+    ]
+    share_of = float(swept[-1].config.get("attention_share") or 0.0)
+
+    def draw(sheet: Sheet) -> None:
+        (axes,) = sheet.panels
+        log_axis(axes.xaxis, 10, "", ticks=5)
+        log_axis(axes.yaxis, 10, "s", ticks=5)
+        for name, colour, dashes, values in told:
+            if all(value is not None for value in values):
+                axes.plot(at, values, color=colour, linestyle=dashes, linewidth=1.6, label=name)
+        axes.plot(at, [row.value for row in swept], color=MEASURED, marker="o", markeredgecolor=PAPER, label="measured")
+        axes.set_xticks(at, [f"{length:,}" for length in at])
+        axes.set_title("time to first token")
+        axes.set_xlabel("tokens of the prompt")
+        axes.legend(loc="upper left")
+
+    said = ", ".join(f"{quantity(row.value, 's')} for {row.config['prompt']:,} tokens" for row in swept)
+    caption = f"The first token after {said}. Attention takes {share(share_of)} of the FLOPs of the longest prompt."
+    alt = f"Time to first token over the prompt's length: {said}."
+    return picture("generation-prompts", draw, alt=alt, caption=[caption], height=340)
 
 
 def _floor_s(row: Measurement) -> float | None:

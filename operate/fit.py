@@ -38,7 +38,8 @@ def check_models(lab: Lab) -> list[Check]:
 
 def need_of(workload: Workload, kind: InstanceType) -> Need | None:
     """What a workload of the catalogue loads on a device of that type; None where it loads no model."""
-    choose = {"workloads.generate": _generating, "workloads.ddp": _training}.get(workload.module)
+    ways = {"workloads.generate": _generating, "workloads.load": _serving, "workloads.ddp": _training}
+    choose = ways.get(workload.module)
     if choose is None:
         return None
     named = dict(zip(workload.args, workload.args[1:], strict=False)).get("--model", "")
@@ -47,6 +48,13 @@ def need_of(workload: Workload, kind: InstanceType) -> Need | None:
 
 def _generating(workload: Workload, kind: InstanceType, named: str) -> Need:
     model = find_model(named) if named else default_model(kind)
+    weights = model.weight_bytes(2 if kind.gpus else 4)
+    cache = model.kv_bytes(2 if kind.gpus else 4) * _CONTEXT
+    return Need(workload=workload.name, model=model.name, bytes=weights + cache, what="weights and KV cache")
+
+
+def _serving(workload: Workload, kind: InstanceType, named: str) -> Need:
+    model = find_model(named) if named else served_model(kind)
     weights = model.weight_bytes(2 if kind.gpus else 4)
     cache = model.kv_bytes(2 if kind.gpus else 4) * _CONTEXT
     return Need(workload=workload.name, model=model.name, bytes=weights + cache, what="weights and KV cache")
@@ -61,9 +69,17 @@ def _training(workload: Workload, kind: InstanceType, named: str) -> Need:
 def default_model(kind: InstanceType) -> Model:
     """The model that workloads/generate.py takes on a device of that type when none is named."""
     if not kind.gpus:
-        return find_model("mistral-nano")
+        return find_model("mistral-mini")
     largest = find_model("mistral-7b")
     return largest if _memory(kind) > 1.2 * largest.weight_bytes(2) else find_model("mistral-tiny")
+
+
+def served_model(kind: InstanceType) -> Model:
+    """The model that workloads/load.py serves on a device of that type when none is named."""
+    if not kind.gpus:
+        return find_model("mistral-nano")
+    largest = find_model("mistral-7b")
+    return largest if _memory(kind) > 1.5 * largest.weight_bytes(2) else find_model("mistral-tiny")
 
 
 def _memory(kind: InstanceType) -> int:

@@ -6,11 +6,14 @@ bytes(S) = w·(weights that multiply) + B·(w·D + S·KV). At batch 1 that is ab
 bytes ÷ bandwidth is the floor of the time per token, whatever the arithmetic. This is the eager baseline: what a
 model in `transformers` gives before anything is done about it.
 
-Method: weights are random, N(0, 0.02), in the exact shape; speed hardly depends on their values. Time to first
-token: from the call to the token on the host. Time per output token: each later token, on the host. Greedy choice.
-Check: the logits of the incremental decode equal one forward pass over the whole sequence.
+Method: weights are random, N(0, 0.02), in the exact shape, or --weights names real ones; speed hardly depends on their
+values. Time to first token: from the call to the token on the host, over several lengths of prompt. Time per output
+token: each later token, on the host. Greedy choice. What the device can do is taken from this run's records or measured
+first; what a step costs beyond it, on a narrow twin. Check: the logits of the incremental decode equal one forward pass
+over the whole sequence.
 
-Output: seconds to first token, seconds per output token (every gap is kept), tokens/s, $ per million tokens.
+Output: seconds to first token, seconds per output token (every gap is kept), one request and what its time is made of,
+tokens/s, $ per million tokens, J per token where the device tells; one record.
 
     python -m workloads.generate
     python -m workloads.generate --model mistral-mini --prompt 256 --new-tokens 64
@@ -27,13 +30,16 @@ import torch
 from torch import Tensor
 from transformers import MistralForCausalLM
 
-from labs.models import find_model
+from labs.models import Model, find_model
 from labs.results import Measurement
-from labs.roofs import Bound, inverse, memory_time_bound, time_bound, usd_per_million
+from workloads.answer import energy_row, notes, roof_lines, row_line, summarise
 from workloads.command import CheckFailed, Parser, positive, start
 from workloads.device import TORCH_DTYPES, Device
+from workloads.mistral import HUB, locate, restore
 from workloads.mistral import build as build  # where others look for it, too
+from workloads.nvml import Gauge
 from workloads.record import Surroundings, write
+from workloads.request import Request, ceilings, twin
 from workloads.sensors import Sensors, describe
 
 # Shape suffixes: B batch, S tokens so far, N new tokens, V vocabulary.
@@ -42,6 +48,12 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 """Largest root mean square difference of one position's logits, in units of their standard deviation. Rounding gave
 1e-6 in fp32 and 1e-2 in bf16 (mistral-mini); one wrong token among 80 gives 0.3 to 0.6, a position off by one 0.6
 to 0.9."""
+
+
+SWEEP_REPEATS = 3
+"""Timed prompts of each length."""
+TWIN_TOKENS = 24
+"""Steps of the narrow twin; the first third warms up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +72,10 @@ class Config:
     """Tokens made after it, the first included; at least 2."""
     repeats: int
     """Whole generations that are timed; one more warms up."""
+    prompts: tuple[int, ...]
+    """Lengths of prompt whose time to the first token is measured by itself."""
+    weights: str
+    """Folder or file of safetensors, or hf:ORG/NAME; empty: random ones."""
     seed: int
     threads: int
     """CPU threads that torch may use."""
@@ -79,18 +95,24 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
     Raises:
         ValueError: a value is not allowed.
     """
+    model = flags.model or default_model(device)
+    if flags.weights:
+        locate(flags.weights, find_model(model))
     return Config(
-        model=flags.model or default_model(device), dtype=flags.dtype or device.half, batch=flags.batch,
+        model=model, dtype=flags.dtype or device.half, batch=flags.batch,
         prompt=flags.prompt or (512 if device.cuda else 64),
-        new_tokens=flags.new_tokens or (128 if device.cuda else 16),
-        repeats=flags.repeats or (10 if device.cuda else 5), seed=flags.seed, threads=torch.get_num_threads(),
+        new_tokens=flags.new_tokens or (128 if device.cuda else 24),
+        repeats=flags.repeats or (10 if device.cuda else 5),
+        prompts=flags.prompts or ((128, 512, 2048, 8192) if device.cuda else (16, 64, 256, 512)),
+        weights=flags.weights or "", seed=flags.seed, threads=torch.get_num_threads(),
     )  # fmt: skip
 
 
 def default_model(device: Device) -> str:
-    """mistral-7b where its weights and a fifth more fit; else the billion on a GPU, the smallest on a CPU."""
+    """mistral-7b where its weights and a fifth more fit; else the billion on a GPU, and on a CPU the size at which a
+    laptop feels its memory."""
     if not device.cuda:
-        return "mistral-nano"
+        return "mistral-mini"
     needed = 1.2 * find_model("mistral-7b").weight_bytes(TORCH_DTYPES[device.half].itemsize)
     return "mistral-7b" if device.memory_bytes > needed else "mistral-tiny"
 
@@ -143,84 +165,79 @@ def check(model: MistralForCausalLM, made: Generation, dtype: str) -> str:
     return f"logits within {error:.1e} standard deviations of a full forward's, allowed {allowed:.0e}"
 
 
-def bounds(config: Config, device: Device) -> tuple[Bound, Bound]:
-    """Floors in seconds: of the first token by its roofline, of a later one by bytes at the middle of the decode."""
-    shape, size = find_model(config.model), TORCH_DTYPES[config.dtype].itemsize
-    flops = config.batch * shape.prefill_flops(config.prompt)
-    moved = shape.prefill_bytes(config.prompt, batch=config.batch, weight_size=size, kv_size=size)
-    first = time_bound(device.name, device.accelerator, config.dtype, flops, moved)
-    step = shape.decode_bytes(middle(config), batch=config.batch, weight_size=size, kv_size=size)
-    return first, memory_time_bound(device.name, device.accelerator, step)
+def time_first(model: MistralForCausalLM, prompt_BS: Tensor, repeats: int) -> tuple[float, ...]:
+    """Seconds to the first token of a prompt, so many times after one that warms up."""
+    return tuple(generate(model, prompt_BS, 1).first_s for _ in range(repeats + 1))[1:]
 
 
-def middle(config: Config) -> int:
-    """Mean context of the decode steps, in tokens with the current one, rounded down."""
-    return config.prompt + config.new_tokens // 2
+def overhead_s(shape: Model, dtype: str, device: Device, batch: int) -> float:
+    """Seconds that a decode step of `shape` takes however little there is in its layers: its narrow twin's."""
+    narrow = twin(shape)
+    model = build(narrow, dtype, device, seed=0)
+    made = generate(model, torch.zeros(batch, 8, dtype=torch.long, device=device.torch), TWIN_TOKENS)
+    return statistics.median(made.gaps_s[TWIN_TOKENS // 3 :])
 
 
-def summarise(config: Config, device: Device, made: Sequence[Generation], checked: str, price: float | None
-              ) -> Iterator[Measurement]:  # fmt: skip
-    """The four rows: latency and throughput of prefill and of decode, each beside its roof."""
-    first, gap = bounds(config, device)
-    first_s = tuple(generation.first_s for generation in made)
-    gaps_s = tuple(gap_s for generation in made for gap_s in generation.gaps_s)
-    row = {"model": config.model, "dtype": config.dtype, "batch": config.batch}
-    prefill, decode = {**row, "prompt": config.prompt}, {**row, "context": middle(config)}
-    for latency, throughput, samples_s, bound, tokens, config_of_row in (
-        ("time to first token", "prefill", first_s, first, config.batch * config.prompt, prefill),
-        ("time per output token", "decode", gaps_s, gap, config.batch, decode),
-    ):
-        median_s = statistics.median(samples_s)
-        rate = inverse(bound, tokens)
+def sweep(config: Config, request: Request, model: MistralForCausalLM, generator: torch.Generator
+          ) -> Iterator[Measurement]:  # fmt: skip
+    """Time to the first token over the prompt's length."""
+    for prompt in config.prompts:
+        samples_s = time_first(model, draw(request, prompt, generator), SWEEP_REPEATS)
+        bound = request.first(prompt)
         yield Measurement(
-            name=latency, value=median_s, unit="s", estimator=f"median of {len(samples_s)}", config=config_of_row,
-            samples_s=samples_s, roof=bound.roof, no_roof_because=bound.no_roof_because, checked=checked,
-        )  # fmt: skip
-        yield Measurement(
-            name=throughput, value=tokens / median_s, unit="token/s", estimator=f"from the median of {len(samples_s)}",
-            config=config_of_row, samples_s=samples_s, roof=rate.roof, no_roof_because=rate.no_roof_because,
-            usd_per_unit=None if price is None else usd_per_million(price, tokens / median_s),
-            work_unit="million tokens", checked=checked,
+            name=f"time to first token, prompt of {prompt}", value=statistics.median(samples_s), unit="s",
+            estimator=f"median of {len(samples_s)}", samples_s=samples_s, roof=bound.roof,
+            config={"kind": "sweep", "model": config.model, "dtype": config.dtype, "batch": config.batch,
+                    "prompt": prompt, "attention_share": prompt / (prompt + request.bend)},
+            no_roof_because=bound.no_roof_because, expected=request.first_expected(prompt),
+            others=(request.first_measured(prompt),), checked="greedy choice as in the generations that were checked",
         )  # fmt: skip
 
 
-def roof_lines(config: Config, device: Device) -> Iterator[str]:
-    """The floors, for a reader who has not seen a number yet."""
-    for name, bound in zip(("first token", "output token"), bounds(config, device), strict=True):
-        if bound.roof is None:
-            yield f"roof {name}: none, {bound.no_roof_because}"
-        else:
-            yield f"roof {name}: at least {bound.roof.value * 1e3:.3f} ms ({bound.roof.source})"
-
-
-def row_line(row: Measurement) -> str:
-    """One row, for the log."""
-    value = f"{row.value * 1e3:.2f} ms" if row.unit == "s" else f"{row.value:.1f} {row.unit}"
-    share = "" if row.fraction is None else f"  {row.fraction:.1%} of roof"
-    price = "" if row.usd_per_unit is None else f"  ${row.usd_per_unit:.4f} per {row.work_unit}"
-    return f"{row.name:22} {value:>16}{share}{price}"
+def draw(request: Request, prompt: int, generator: torch.Generator) -> Tensor:
+    """Random prompts."""
+    return torch.randint(request.shape.vocabulary, (request.batch, prompt), generator=generator,
+                         device=request.device.torch)  # fmt: skip
 
 
 def run(config: Config, device: Device, flags: argparse.Namespace, within: Surroundings) -> None:
-    """Print the roofs, build the model, measure, check, print and write what came out."""
-    for line in roof_lines(config, device):
+    """Print the roofs, make the model, measure, check, print and write what came out."""
+    shape, gauge = find_model(config.model), Gauge(device)
+    can = ceilings(flags.out, within.node, device, shape, config.dtype, config.seed)
+    request = Request(shape=shape, dtype=config.dtype, batch=config.batch, prompt=config.prompt,
+                      new_tokens=config.new_tokens, device=device, ceilings=can,
+                      overhead_s=overhead_s(shape, config.dtype, device, config.batch))  # fmt: skip
+    for line in roof_lines(request):
         print(line, flush=True)
-    shape = find_model(config.model)
-    print(f"building {config.model}: {shape.parameters:,} random parameters, {config.dtype}", flush=True)
-    model = build(shape, config.dtype, device, config.seed)
+    if config.weights:
+        print(f"reading {config.model} from {config.weights} as {config.dtype}", flush=True)
+        model = restore(locate(config.weights, shape), shape, config.dtype, device)
+    else:
+        print(f"building {config.model}: {shape.parameters:,} random parameters, {config.dtype}", flush=True)
+        model = build(shape, config.dtype, device, config.seed)
     generator = torch.Generator(device.torch).manual_seed(config.seed)
-    size = (config.batch, config.prompt)
-    prompt_BS = torch.randint(shape.vocabulary, size, generator=generator, device=device.torch)
+    prompt_BS = draw(request, config.prompt, generator)
     generate(model, prompt_BS, min(4, config.new_tokens))
     with Sensors(device) as sensors:
+        before_j = gauge.energy_j
         made = [generate(model, prompt_BS, config.new_tokens) for _ in range(config.repeats)]
-    rows = tuple(summarise(config, device, made, check(model, made[-1], config.dtype), within.node_price))
+        after_j = gauge.energy_j
+        rows = list(summarise(request, made, check(model, made[-1], config.dtype), within.node_price))
+        if before_j is not None and after_j is not None:
+            rows.append(energy_row(after_j - before_j, config.repeats * config.batch * config.new_tokens))
+        rows += sweep(config, request, model, generator)
     for row in rows:
         print(row_line(row), flush=True)
     machine = describe(device, devices=1, reading=sensors.reading, instance_type=within.instance_type,
                        libraries=("transformers",))  # fmt: skip
-    path = write(flags.out, "generate", rows, within=within, machine=machine, config=config)
+    path = write(flags.out, "generate", tuple(rows), within=within, machine=machine, config=config,
+                 notes=tuple(notes(request, gauge, before_j)))  # fmt: skip
     print(f"{rows[0].checked}: {path}", flush=True)
+
+
+def lengths(text: str) -> tuple[int, ...]:
+    """A flag's value as lengths, "64,256"."""
+    return tuple(sorted({positive(word) for word in text.split(",")}))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -232,11 +249,13 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = Parser("generate", __doc__)
     parser.add_argument("--model", help="a shape of labs/models.py; default: the largest that suits the device")
+    parser.add_argument("--weights", help=f"folder or file of safetensors, or {HUB}ORG/NAME; default: random ones")
     parser.add_argument("--dtype", help="fp32, fp16 or bf16; default: bf16 on a GPU that has it, fp32 on a CPU")
     parser.add_argument("--batch", type=positive, default=1, help="sequences at once")
     parser.add_argument("--prompt", type=positive, help="tokens of the prompt")
     parser.add_argument("--new-tokens", type=positive, help="tokens to make")
     parser.add_argument("--repeats", type=positive, help="generations that are timed")
+    parser.add_argument("--prompts", type=lengths, help="lengths of prompt for the sweep, for example 128,512,2048")
     flags, device, config, within = parser.read(arguments, configure)
     run(config, device, flags, within)
 

@@ -11,7 +11,7 @@ from labs.instances import instance_types
 from labs.names import PUBLIC_IMAGES
 from operate import quotas, tools
 from operate.check import Check
-from operate.fit import default_model
+from operate.fit import default_model, served_model
 from operate.preflight import SUBNET_ADDRESSES, preflight
 from operate.problem import Problem
 from tests.operate.scripted import NOW, Refusal, ScriptedAccount
@@ -313,6 +313,7 @@ def test_the_subnet_is_as_large_as_the_network_makes_it() -> None:
 
 def test_the_model_that_generate_takes_by_itself_is_the_one_that_is_checked() -> None:
     from workloads.generate import default_model as workloads_own  # loads torch: only where it is needed
+    from workloads.serve import default_model as servers_own
 
     class Gpu:
         cuda, half = True, "bf16"
@@ -322,7 +323,9 @@ def test_the_model_that_generate_takes_by_itself_is_the_one_that_is_checked() ->
 
     for kind in instance_types().values():
         if kind.gpus:
-            assert default_model(kind).name == workloads_own(Gpu(kind.gpu_memory_mib << 20))  # type: ignore[arg-type]
+            gpu = Gpu(kind.gpu_memory_mib << 20)
+            assert default_model(kind).name == workloads_own(gpu)  # type: ignore[arg-type]
+            assert served_model(kind).name == servers_own(gpu)  # type: ignore[arg-type]
 
 
 def test_a_program_that_is_missing_fails_with_what_brings_it(monkeypatch, tmp_path) -> None:

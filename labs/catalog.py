@@ -236,6 +236,10 @@ _BATCH_SWEEP = Workload(name="batch-sweep", module="workloads.batch_sweep")
 _TRAIN_STEP = Workload(name="train-step", module="workloads.train_step")
 _STORAGE = Workload(name="storage", module="workloads.storage", timeout_s=1800)
 _WEIGHTS = Workload(name="weights", module="workloads.weights", timeout_s=1800)
+_DATA_LOADING = Workload(name="data-loading", module="workloads.data_loading")
+_CHECKPOINT = Workload(name="checkpoint", module="workloads.checkpoint")
+_FP8_TRAINING = Workload(name="fp8-training", module="workloads.fp8_training")
+_RECOMPUTE = Workload(name="recompute", module="workloads.recompute")
 _BATCHING = Workload(name="batching", module="workloads.batching")
 _COLLECTIVES = Workload(name="collectives", module="workloads.collectives", scope="cluster")
 
@@ -251,7 +255,8 @@ LABS: dict[int, Lab] = {
             workloads=(_COLLECTIVES, _DDP, _GEMM)),
         Lab(number=4, title="Performance, on spot", instance_type="g6e.12xlarge", capacity="spot",
             alternatives="g6.12xlarge", storage="scratch",
-            workloads=(_BANDWIDTH, _GEMM, _STORAGE, _WEIGHTS, _BATCHING)),
+            workloads=(_BANDWIDTH, _GEMM, _STORAGE, _WEIGHTS, _DATA_LOADING, _CHECKPOINT, _FP8_TRAINING, _RECOMPUTE,
+                       _BATCHING)),
     )
 }  # fmt: skip
 

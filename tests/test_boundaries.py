@@ -92,6 +92,7 @@ def test_the_verbs_reach_the_rehearsal_only_from_inside_a_verb() -> None:
         ("stacks.lab", ("fabric", "moto", "torch")),
         ("workloads.gemm", ("fabric", "boto3", "aws_cdk", "moto", "rich")),
         ("workloads.ddp", ("fabric", "boto3", "aws_cdk", "moto", "rich")),
+        ("workloads.fp8_training", ("torchao", "vllm")),
         ("operate.ship", ("fabric", "rich", "torch", "matplotlib")),
         ("labs.catalog", ("boto3", "fabric", "torch", "aws_cdk")),
         ("guard.tick", ("fabric", "rich", "labs")),

@@ -114,8 +114,10 @@ def default_path() -> Path:
 
 def default_model(device: Device) -> str:
     """The billion where GPU and host hold it, else smaller; the smallest on a CPU."""
+    if not device.cuda:
+        return "mistral-nano"
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for name in ("mistral-tiny", "mistral-mini") if device.cuda else ():
+    for name in ("mistral-tiny", "mistral-mini"):
         states = find_model(name).adam_bytes()
         if device.memory_bytes > 1.2 * states and free > HOST_COPIES * STATE_BYTES * find_model(name).parameters:
             return name

@@ -121,7 +121,7 @@ def test_steps_go_on_until_the_files_are_on_the_disk(bench: Bench, tmp_path: Pat
     saver = Saver(name="", save=lambda state, folder: Saving(written=written), load=lambda folder, into: None)
     stretch = bench.stretch(saver, {}, tmp_path)
     assert len(stretch.ends_s) == 5
-    assert stretch.written_s == pytest.approx(stretch.ends_s[3], abs=1e-9)
+    assert stretch.ends_s[3] <= stretch.written_s <= stretch.ends_s[4]
 
 
 def test_what_the_writer_raises_is_not_swallowed(bench: Bench, tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ DRILLS: Mapping[str, Drill] = {
               options={"kind": Option(default="any", says="What; any: the seed chooses.",
                                       allowed=("any", "interface", "instance", "volume", "security-group",
                                                "nat-gateway"))}),
+        Drill(name="laptop-killed",
+              says="The client that makes the call, cdk or fab, is killed with all it started and hears no answer."),
         Drill(name="guard-fails", says="The guard's next ticks do nothing.",
               options={
                   "how": Option(default="raises", allowed=("raises", "times-out"), says="In which way."),

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from rehearsal import clock, handmade
+from rehearsal import clock, handmade, processes
 from rehearsal.drills import Ordered
 from rehearsal.errors import AwsError
 from rehearsal.faults import Faults
@@ -159,6 +159,15 @@ class Injection:
         timed_out = {"errorType": "Sandbox.Timedout", "errorMessage": "Task timed out"}
         self.faults.break_ticks(raised if order.options["how"] == "raises" else timed_out, order.number("times"))
         return f"{order.options['times']} ticks fail"
+
+    def _laptop_killed(self, order: Ordered, chance: random.Random, request: Request | None) -> str:
+        holders = processes.holders(request.port) if request else set()
+        if not holders:
+            raise ValueError("no client is asking: choose one of its calls, for example --at call:7")
+        killed = processes.end(
+            lambda: {pid for pid in holders if processes.started(pid)} | processes.descendants(holders)
+        )
+        return f"{len(killed)} processes of the client that asked for {request.name if request else ''} are killed"
 
     def _hand_made(self, order: Ordered, chance: random.Random, request: Request | None) -> str:
         try:

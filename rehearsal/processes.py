@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +101,31 @@ def ancestors(pid: int) -> set[int]:
     while (process := find(pid)) and process.parent not in found:
         pid = process.parent
         found.add(pid)
+    return found
+
+
+def holders(port: int) -> set[int]:
+    """Live processes of this user that hold a TCP socket bound to this port of 127.0.0.1, this one not included."""
+    if LINUX:
+        # https://www.kernel.org/doc/html/latest/networking/proc_net_tcp.html: local address, …, inode in column 10
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        sockets = {f"socket:[{row[9]}]" for row in rows if row[1] == f"0100007F:{port:04X}"} - {"socket:[0]"}
+        found = {pid for pid in processes() if sockets & _files(pid)}
+    else:
+        listing = subprocess.run(
+            ["lsof", "-nPt", f"-iTCP@127.0.0.1:{port}"], capture_output=True, text=True, check=False
+        )
+        found = {int(line) for line in listing.stdout.split()}
+    return found - {os.getpid()}
+
+
+def _files(pid: int) -> set[str]:
+    """What the descriptors of a process lead to."""
+    found = set()
+    with suppress(OSError):  # the process has gone
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):  # the descriptor has
+                found.add(os.readlink(entry.path))  # noqa: PTH115  # called in a loop
     return found
 
 

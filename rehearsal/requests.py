@@ -29,6 +29,8 @@ class Request:
     """User-Agent header."""
     key: str
     """Access key id; "" where it is not signed."""
+    port: int = 0
+    """TCP port that it came from, on this machine."""
 
     @property
     def name(self) -> str:
@@ -58,7 +60,8 @@ def read(environ: Environ) -> Request:
     found = _KEY.search(signed.replace("%2F", "/"))
     key, service = (found[1], found[2] or "") if found else ("", "")
     action = _action(environ, service, query) if service else ""
-    return Request(service=service, action=action, agent=environ.get("HTTP_USER_AGENT", ""), key=key)
+    agent, port = environ.get("HTTP_USER_AGENT", ""), int(environ.get("REMOTE_PORT") or 0)
+    return Request(service=service, action=action, agent=agent, key=key, port=port)
 
 
 def _action(environ: Environ, service: str, query: str) -> str:

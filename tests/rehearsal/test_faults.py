@@ -1,7 +1,12 @@
 """Faults strike by name, at the moment that was ordered, and the same for the same seed."""
 
 import json
+import os
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +17,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from rehearsal import control, handmade
+from rehearsal import control, handmade, processes
 from rehearsal.control import RehearsalError
 from rehearsal.drills import DRILLS, ordered
 from rehearsal.moments import moment
@@ -225,3 +230,35 @@ def test_a_terminated_node_sends_sigterm_and_its_processes_may_heed_it(lab: Lab,
     seen.touch()
     lab.await_state("terminated", node["InstanceId"])
     assert saved.read_text() == "saved\n"
+
+
+_ASKING = """
+import boto3, subprocess, sys
+child = subprocess.Popen(["sleep", "600"])
+print(child.pid, flush=True)
+ec2 = boto3.client("ec2")
+while True:
+    ec2.describe_vpcs()
+"""
+
+
+def test_the_client_that_asks_is_killed_with_what_it_started(world: World) -> None:
+    _fault(world, "laptop-killed", "ec2:DescribeVpcs:3")
+    environment = {**os.environ, **world.environment}
+    with subprocess.Popen(
+        [sys.executable, "-c", _ASKING], env=environment, stdout=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdout is not None
+        child = int(client.stdout.readline())
+        assert client.wait(60) == -signal.SIGKILL
+    until = time.monotonic() + 60
+    while not (told := world.status()["faults"][0])["did"]:  # it is told when all of them are gone
+        assert time.monotonic() < until, "the fault never told what it did"
+        time.sleep(0.01)
+    assert not processes.started(child)
+    assert told["did"] == "2 processes of the client that asked for ec2:DescribeVpcs are killed"
+
+
+def test_a_laptop_is_killed_at_a_call_and_at_no_other_moment(world: World) -> None:
+    with pytest.raises(RehearsalError, match=r"no client is asking: choose one of its calls, for example --at call:7"):
+        _fault(world, "laptop-killed")

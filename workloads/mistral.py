@@ -16,8 +16,9 @@ from workloads.disk.safetensors import files_of, layout
 
 HUB = "hf:"
 """What a repository of huggingface.co is written with, as in hf:mistralai/Mistral-7B-v0.3."""
-_TAKEN = ["config.json", "model*.safetensors", "model.safetensors.index.json"]
-"""What is downloaded of a repository; it may hold the weights twice, in its maker's own format as well."""
+_TAKEN = ["*.json", "model*.safetensors"]
+"""What is downloaded of a repository, configuration and tokenizer with it; it may hold the weights twice, in its
+maker's own format as well."""
 
 
 def architecture(shape: Model, **given: Any) -> MistralConfig:

@@ -85,7 +85,7 @@ def test_load_brings_its_own_server_and_proves_its_client(
     assert opened
     assert all(row.expected and "each due as it was" in row.expected.source for row in opened)
     told = capsys.readouterr().out
-    assert told.index("client: ") < told.index("foretold 3 clients: ") < told.index("3 clients: ", told.index("foreto"))
+    assert told.index("client: ") < told.index("foretold 3 clients: ") < told.index("  3 clients: ")
     assert "promised: first token within 0.5 s, then 0.05 s per token" in told
     assert record.notes[0].endswith("requests are served in turn")
 
@@ -165,3 +165,15 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     assert f"serve: check failed: port {port} cannot be listened on (Address already in use): write another --port" in (
         ended.stderr
     )
+
+
+@pytest.mark.parametrize("workload", [load, serve])
+def test_help_gives_the_physics_and_two_commands_that_the_parser_takes(
+    workload: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = [line.split()[3:] for line in str(workload.__doc__).splitlines() if line.startswith("    python -m ")]
+    assert len(commands) == 2
+    for flags in commands:
+        with pytest.raises(SystemExit, match="0"):
+            workload.main([*flags, "--help"])  # type: ignore[attr-defined]
+    assert "Method:" in capsys.readouterr().out

@@ -117,6 +117,7 @@ def level_notes(level: Level, new_tokens: int) -> Iterator[str]:
         yield f"{level.name}: {counted / pieces:.2f} tokens in a piece of text, by usage"
     if level.late_s > 0.01:
         yield f"{level.name}: the client sent up to {level.late_s * 1e3:.0f} ms late; latencies count from when due"
-    short = sum(line.tokens < new_tokens for line in good(level.timelines))
+    answered = good(level.timelines)
+    short = sum(line.tokens < new_tokens for line in answered)
     if short:
-        yield f"{level.name}: {short} answers ended before {new_tokens} tokens"
+        yield f"{level.name}: {short} of {len(answered)} answers ended before {new_tokens} tokens"

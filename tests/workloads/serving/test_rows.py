@@ -75,7 +75,7 @@ def test_notes_name_pieces_lateness_and_short_answers() -> None:
     assert list(level_notes(replace(ONE, timelines=(line,)), 8)) == [
         "1 client: 2.00 tokens in a piece of text, by usage",
         "1 client: the client sent up to 250 ms late; latencies count from when due",
-        "1 client: 1 answers ended before 8 tokens",
+        "1 client: 1 of 1 answers ended before 8 tokens",
     ]
 
 

@@ -1,6 +1,7 @@
 # make rehearse   a whole life of Lab 3 on this machine: deploy, run, report, tear down, receipt   (LAB=1 for another)
 # make test       the tests
-# make check      ruff, mypy, shellcheck, cdk synth with cdk-nag, cfn-lint, and the tests
+# make lint       ruff, shellcheck, mypy, cdk synth with cdk-nag, cfn-lint
+# make check      those first, for they find a slip in seconds, then the tests
 # make bench      what we measure beside our peers: docs/benchmarks.md
 # make soak       LIVES=1000 SEED=1: whole lives of labs under random faults; an ended soak goes on where it was
 LAB  ?= 3
@@ -10,7 +11,7 @@ SEED ?= 1
 BIN  := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup rehearse test check bench soak
+.PHONY: setup rehearse test lint check bench soak
 .DEFAULT_GOAL := rehearse
 
 setup:
@@ -24,11 +25,14 @@ test:
 	@./setup.sh sshd tests
 	pytest
 
-check: test
+check: lint test
+
+lint:
+	@./setup.sh
 	ruff check .
 	ruff format --check .
-	mypy .
 	git ls-files '*.sh' .ci/run | xargs shellcheck
+	mypy .
 	cdk synth --quiet --output cdk.out
 	cfn-lint cdk.out/*.template.json
 

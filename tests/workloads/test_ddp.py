@@ -1,11 +1,9 @@
 """ddp: two real ranks train one model, and every check can fail."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from labs.models import find_model
 from labs.results import read
@@ -13,67 +11,61 @@ from tests.workloads.launching import torchrun
 from workloads import ddp
 from workloads.chain import ALPHABET, draw
 from workloads.command import CheckFailed
-from workloads.decoder import Decoder, loss_of
 from workloads.device import Device
 from workloads.group import Group
-from workloads.parity import digest, digest_failure, gradient_failure, gradients_of
+from workloads.parallel.bench import Bench
+from workloads.parallel.settings import Settings
+from workloads.parity import digest, digest_failure, gradient_failure
 
 NANO = find_model("mistral-nano")
-CONFIG = ddp.Config(
-    model="mistral-nano", dtype="fp32", batch=2, sequence=16, steps=8, learning_rate=3e-3, seed=0, threads=1
-)
-SMALL = ["--device", "cpu", "--batch", "1", "--sequence", "16", "--steps", "8"]
+SMALL = ["--device", "cpu", "--batch", "1", "--sequence", "16", "--steps", "8", "--buckets", "25"]
 
 
 def test_two_ranks_train_one_model(tmp_path: Path) -> None:
-    outcome = torchrun(2, "-m", "workloads.ddp", "--device", "cpu", "--sequence", "16", "--steps", "8",
-                       "--out", str(tmp_path), ROOFLAB_NODES="2", ROOFLAB_USD_PER_HOUR="7.2")  # fmt: skip
+    outcome = torchrun(2, "-m", "workloads.ddp", "--device", "cpu", "--sequence", "16", "--steps", "8", "--buckets",
+                       "25,4", "--out", str(tmp_path), ROOFLAB_NODES="2", ROOFLAB_USD_PER_HOUR="7.2")  # fmt: skip
     assert outcome.stderr == ""
     assert outcome.returncode == 0
     assert outcome.stdout.startswith("roof training: none, ")
-    assert "predicted: each of 2 ranks sends 15.74 MB a step" in outcome.stdout
+    assert "predicted: buckets of 25 MB: each of 2 ranks sends 15.74 MB a step" in outcome.stdout
     assert [file.name for file in tmp_path.iterdir()] == ["ddp.json"]
     record = read(tmp_path / "ddp.json")
-    training, step, scaling = record.measurements
+    names = [row.name for row in record.measurements]
+    assert names[:3] == ["training", "step", "sent"]
+    assert names[3:] == [*(f"{name}, buckets of 4 MB" for name in names[:3]), "weak scaling"]
+    training, step, sent = record.measurements[:3]
+    scaling = record.measurements[-1]
     assert (record.ranks, record.nodes, record.machine.devices) == (2, 2, 2)
     assert training.config["tokens_per_step"] == 2 * 2 * 16
     assert training.value == pytest.approx(64 / step.value)
     assert training.usd_per_unit == pytest.approx(7.2 / 3600 / training.value * 1e6)
-    assert training.config["predicted_bytes_per_rank"] == 4 * NANO.parameters
+    assert training.config["predicted_bytes_per_rank"] == sent.value == 4 * NANO.parameters
     assert training.config["flops_per_token"] == NANO.train_flops(16)
     assert len(step.samples_s) == 8 - 2
-    assert scaling.value == pytest.approx(2 * step.config["alone_s"] / step.value)
+    assert sum(span.seconds for span in step.spans) == pytest.approx(step.value)
+    assert scaling.value == pytest.approx(2 * scaling.config["alone_s"] / step.value)
     assert scaling.config["efficiency"] == pytest.approx(scaling.value / 2)
     losses = step.config["losses"]
     assert len(losses) == 8
     assert losses[-1] < 0.9 * losses[0]
     assert "parameters bitwise equal" in training.checked
+    assert step.config["parity_losses"] == pytest.approx(step.config["parity_alone"], rel=1e-5)
 
 
 def test_the_roof_of_training_is_the_ranks_peak_over_the_models_flops(l4: Device) -> None:
-    config = ddp.Config(
+    settings = Settings(
         model="mistral-nano", dtype="bf16", batch=1, sequence=4096, steps=8, learning_rate=1e-3, seed=0, threads=1
     )
-    bound = ddp.bound_of(config, Group(rank=0, size=4, device=l4))
+    bound = Bench(settings=settings, group=Group(rank=0, size=4, device=l4)).bound()
     assert bound.roof is not None
     assert bound.roof.value == pytest.approx(4 * 121e12 / 47_192_064)
 
 
-def test_wrong_gradients_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def doubling(model: torch.nn.Module, **given: Any) -> DistributedDataParallel:
-        model.lm_head.weight.register_hook(lambda gradient: 2 * gradient)
-        return DistributedDataParallel(model, **given)
-
-    monkeypatch.setattr(ddp, "DistributedDataParallel", doubling)
-    message = r"^gradients of the first step: rank 0: lm_head.weight differs by 1 from one process's, allowed 1e-03$"
-    with pytest.raises(CheckFailed, match=message):
-        ddp.main([*SMALL, "--out", str(tmp_path)])
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_model_that_does_not_learn_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(CheckFailed, match=r"^loss falls: rank 0: from \d\.\d+ only to \d\.\d+, must be below 90%"):
+    words = r"^loss of buckets of 25 MB falls: rank 0: from \d\.\d+ only to \d\.\d+, must be below 90%"
+    with pytest.raises(CheckFailed, match=words):
         ddp.main([*SMALL, "--learning-rate", "1e-9", "--out", str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []
 
 
 def gradients() -> dict[str, torch.Tensor]:
@@ -108,25 +100,9 @@ def test_one_flipped_bit_in_one_ranks_parameters_is_found() -> None:
     assert digest_failure(["x", "x"]) == ""
 
 
-def test_the_reference_is_the_gradient_of_the_whole_batch_at_once(cpu: Device) -> None:
-    torch.manual_seed(0)
-    model = Decoder(NANO)
-    tokens_GT = draw(0, 0, 3 * CONFIG.batch, 17)
-    found = ddp.reference_gradients(model, tokens_GT, CONFIG, Group(rank=0, size=3, device=cpu))
-    model.zero_grad()
-    loss_of(model, tokens_GT).backward()
-    assert gradient_failure(found, gradients_of(model), 1e-5)[1] == ""
-
-
 def test_data_is_the_same_wherever_it_is_drawn_and_differs_by_step() -> None:
     assert torch.equal(draw(0, 3, 4, 17), draw(0, 3, 4, 17))
     assert not torch.equal(draw(0, 3, 4, 17), draw(0, 4, 4, 17))
-
-
-def test_ranks_take_disjoint_shares_that_cover_the_batch(cpu: Device) -> None:
-    tokens_GT = draw(0, 0, 3 * CONFIG.batch, 17)
-    shares = [ddp.share_of(tokens_GT, rank, CONFIG, cpu) for rank in range(3)]
-    assert torch.equal(torch.cat(shares), tokens_GT)
 
 
 def test_nine_tokens_in_ten_follow_the_chain() -> None:
@@ -134,3 +110,10 @@ def test_nine_tokens_in_ten_follow_the_chain() -> None:
     follows = (tokens_GT[:, 1:] == (5 * tokens_GT[:, :-1] + 7) % ALPHABET).float().mean()
     assert float(follows) == pytest.approx(0.9 + 0.1 / 64, abs=0.01)
     assert int(tokens_GT.max()) < ALPHABET
+
+
+def test_ranks_take_disjoint_shares_that_cover_the_batch(cpu: Device) -> None:
+    tokens_GT = draw(0, 0, 6, 17)
+    strategies = [ddp.strategy(25, Group(rank=rank, size=3, device=cpu)) for rank in range(3)]
+    shares = [strategy.share_of(tokens_GT, cpu) for strategy in strategies]
+    assert torch.equal(torch.cat(shares), tokens_GT)

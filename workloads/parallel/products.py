@@ -102,7 +102,7 @@ class Matrices:
     def collective(self, way: Way) -> None:
         """What makes the result whole, on whatever the buffers hold."""
         if way.columns:
-            dist.all_gather_into_tensor(self._gathered_RMn, self._columns_Mn)
+            dist.all_gather_into_tensor(self._gathered_RMn.flatten(0, 1), self._columns_Mn)
         elif way.collective == "reduce-scatter":
             dist.reduce_scatter_tensor(self._scattered_mN, self._summand_MN)
         elif not way.pieced:

@@ -1,0 +1,34 @@
+"""All of Lab 2's workloads in one launch of real ranks: to start Python and torch takes longer than each of them.
+
+torchrun --nproc-per-node 4 -m tests.workloads.parallel.together OUT
+"""
+
+import sys
+from contextlib import nullcontext
+
+from workloads import fsdp, mesh, scaling, split_gemm, tensor_parallel
+from workloads.device import find_device
+from workloads.group import Group, joined, place
+from workloads.parallel import workload
+
+SMALL = ["--device", "cpu", "--batch", "1", "--sequence", "16", "--steps", "8"]
+
+
+def main(out: str) -> None:
+    """Each of them as its own command would, over one group."""
+    here = place()
+    with joined(here, find_device("cpu", here.local_rank)) as group:
+
+        def same(_here: object, _device: object) -> nullcontext[Group]:
+            return nullcontext(group)
+
+        workload.joined = same  # type: ignore[assignment]
+        split_gemm.main(["--device", "cpu", "--shape", "64x32x128", "--iterations", "2", "--out", out])
+        fsdp.main([*SMALL, "--out", out])
+        tensor_parallel.main([*SMALL, "--prompt", "8", "--new-tokens", "4", "--out", out])
+        mesh.main([*SMALL, "--tensor", "2", "--out", out])
+        scaling.main([*SMALL, "--out", out])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -212,7 +212,10 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
           f"{floor.value / 1e9:.1f} GB/s ({floor.source})" if floor
           else f"predicted {ASYNCHRONOUS}: bytes ÷ the rate to the host's memory", flush=True)  # fmt: skip
     with scratch(path) as folder, Sensors(device) as sensors:
-        demand_room(folder, 2 * config.bytes)
+        try:
+            demand_room(folder, 2 * config.bytes)
+        except ValueError as error:
+            raise ValueError(str(error).replace("fewer MiB", "a smaller --model")) from None
         taken = measure(config, device, folder)
     rows = tuple(summarise(config, taken, floor, storage))
     for row in rows:

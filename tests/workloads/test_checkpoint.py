@@ -1,8 +1,10 @@
 """checkpoint: what is read back is what was saved, and blocked time is counted against steps alone."""
 
+import os
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -207,3 +209,13 @@ def test_a_wrong_flag_is_one_line(flags: list[str], said: str, capsys: pytest.Ca
         checkpoint.main(["--device", "cpu", *flags])
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda folder: SimpleNamespace(f_bavail=1, f_frsize=1, f_blocks=1))
+    with pytest.raises(SystemExit):
+        checkpoint.main(["--device", "cpu", "--path", str(tmp_path / "disk"), "--out", str(tmp_path)])
+    assert "would leave less than a tenth: choose a smaller --model, or another --path" in capsys.readouterr().err
+    assert list((tmp_path / "disk").iterdir()) == []

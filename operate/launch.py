@@ -285,6 +285,7 @@ run={place.run(run)}
 [ -f "$run/exit" ] && {{ echo over; exit 0; }}
 {_MARKED}
 pid=$(cat "$run/pid" 2>/dev/null)
+: > "$run/stopping"
 [ -n "$pid" ] && told "$pid" | grep -aq "run\\.sh" && kill -KILL "$pid"
 kill -TERM $(marked) 2>/dev/null
 for _ in $(seq {_STOP_S * 5}); do [ -z "$(marked)" ] && break; sleep 0.2; done

@@ -16,6 +16,7 @@ from typing import Any
 BEAT_S = 5.0
 _LOOK_S = 0.15
 _MOST_BYTES = 1 << 18
+_STOPPED = 143
 
 
 class Reader:
@@ -65,7 +66,10 @@ def read_codes(folder: Path) -> dict[str, list[int]]:
 
 
 def ended(folder: Path) -> int | None:
-    """The run's exit code; None while it runs; -1 where it died without leaving one, as at a reboot."""
+    """The run's exit code; None while it runs; -1 where it died without leaving one, as at a reboot.
+
+    One that `fab stop` is about to end has that exit code as soon as its script is gone.
+    """
     try:
         return int((folder / "exit").read_text())
     except (FileNotFoundError, ValueError):
@@ -77,8 +81,9 @@ def ended(folder: Path) -> int | None:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        # it may have ended between the two looks
-        return int((folder / "exit").read_text()) if (folder / "exit").exists() else -1
+        if (folder / "exit").exists():  # it has ended between the two looks
+            return int((folder / "exit").read_text())
+        return _STOPPED if (folder / "stopping").exists() else -1
     except PermissionError:
         return -1  # the number belongs to someone else by now
     return None

@@ -68,6 +68,8 @@ def test_a_run_that_died_without_an_exit_code_is_over(folder):
     gone.wait()
     (folder / "pid").write_text(str(gone.pid))
     assert stream.ended(folder) == -1
+    (folder / "stopping").touch()
+    assert stream.ended(folder) == 143, "it was fab stop that ended it"
     (folder / "pid").write_text(str(os.getpid()))
     assert stream.ended(folder) is None
     (folder / "exit").write_text("3\n")

@@ -66,7 +66,7 @@ class Plan:
 
 def half(accelerator: Accelerator) -> str:
     """The type of 16 bits that the device computes in."""
-    return "bf16" if "bf16" in accelerator.peak_tflops else "fp16"
+    return "fp16" if "fp16" in accelerator.peak_tflops and "bf16" not in accelerator.peak_tflops else "bf16"
 
 
 def train_plan(model: Model, kind: InstanceType, accelerator: Accelerator, sequence: int, share: Share) -> Plan:

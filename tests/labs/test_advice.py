@@ -51,10 +51,18 @@ def test_activations_that_are_made_again_cost_flops_where_the_share_is_assumed()
 def test_what_does_not_fit_is_no_way_and_an_offloaded_one_has_no_speed() -> None:
     small = train_plan(SEVEN, *of("g4dn.xlarge"), 4096, HALF["train"])
     assert (small.possible, small.why) == (False, "the model does not fit")
-    for name in ("g6.24xlarge", "g5.48xlarge", "g6.xlarge", "g4dn.metal"):
-        plan = train_plan(SEVEN, *of(name), 4096, HALF["train"])
-        if "on the host" in plan.why:
-            assert plan.tokens_per_s is None
+    offloaded = train_plan(SEVEN, *of("g6.16xlarge"), 4096, HALF["train"])
+    assert (offloaded.possible, offloaded.tokens_per_s) == (True, None)
+    assert offloaded.why.startswith("one device, fp32 states on the host")
+    assert offloaded.why.endswith("how fast that is depends on the host")
+
+
+def test_a_peak_that_no_datasheet_states_gives_no_speed_and_is_named() -> None:
+    plan = train_plan(SEVEN, *of("g7e.2xlarge"), 4096, HALF["train"])
+    assert (plan.possible, plan.tokens_per_s) == (True, None)
+    assert plan.why.endswith("the dense bf16 peak of RTX PRO 6000 is not known")
+    served = serve_plan(SEVEN, *of("g7e.2xlarge"), Traffic(), HALF)
+    assert served.why == "fits on 1 GPU; the dense bf16 peak of RTX PRO 6000 is not known"
 
 
 def test_serving_alone_is_bounded_by_bytes() -> None:

@@ -101,7 +101,7 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
         served_model=flags.served_model or (endpoint.only_model(flags.url) if flags.url else ""),
         prompt=flags.prompt or (512 if large else 32), new_tokens=flags.new_tokens or (128 if large else 24),
         clients=flags.clients or ((1, 4, 16, 64) if large else (1, 2, 4)), rates=flags.rates or (),
-        window_s=flags.window_s or (8.0 if large else 2.0), ttft_s=flags.ttft, tpot_s=flags.tpot,
+        window_s=flags.window_s or (8.0 if large else 1.5), ttft_s=flags.ttft, tpot_s=flags.tpot,
         patience_s=60.0 if large else 20.0, seed=flags.seed,
     )  # fmt: skip
 

@@ -87,8 +87,8 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
         files_of(Path(flags.weights))
     usual = os.environ.get("ROOFLAB_SHARED") or os.environ.get("ROOFLAB_SCRATCH") or tempfile.gettempdir()
     return Config(
-        weights=flags.weights or "", model=model, path=flags.path or usual, repeats=flags.repeats or 3,
-        seed=flags.seed, threads=default_threads(), fio=fio.installed(),
+        weights=flags.weights or "", model=model, path=flags.path or usual,
+        repeats=flags.repeats or (3 if device.cuda else 2), seed=flags.seed, threads=default_threads(), fio=fio.installed(),
     )  # fmt: skip
 
 

@@ -88,7 +88,8 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
     usual = os.environ.get("ROOFLAB_SHARED") or os.environ.get("ROOFLAB_SCRATCH") or tempfile.gettempdir()
     return Config(
         weights=flags.weights or "", model=model, path=flags.path or usual,
-        repeats=flags.repeats or (3 if device.cuda else 2), seed=flags.seed, threads=default_threads(), fio=fio.installed(),
+        repeats=flags.repeats or (3 if device.cuda else 2), seed=flags.seed, threads=default_threads(),
+        fio=fio.installed(),
     )  # fmt: skip
 
 

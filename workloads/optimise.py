@@ -140,9 +140,13 @@ def climb(config: Config, device: Device, within: Surroundings, memory: Roof, no
                 taken = ladder.take(rung)
             except CheckFailed:
                 raise
-            except RuntimeError as error:  # of a compiler or a kernel: the other rungs stand all the same
+            except (
+                RuntimeError,
+                AssertionError,
+            ) as error:  # of a compiler or a kernel: the other rungs stand all the same
                 failed.append(rung.name)
-                notes.append(f"{rung.name}: failed, {str(error).splitlines()[0][:200]}")
+                reason = str(error).strip() or type(error).__name__
+                notes.append(f"{rung.name}: failed, {reason.splitlines()[0][:200]}")
                 continue
             done[rung.name] = row(config, device, within, rung, taken, bytes_a_token, memory, expected, done)
             yield done[rung.name]

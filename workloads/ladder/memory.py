@@ -20,9 +20,9 @@ def reset_peak(device: Device) -> None:
         _RESET.write_text("5")
 
 
-def peak_bytes(device: Device) -> int | None:
+def peak_bytes(device: Device) -> float | None:
     """The most since `reset_peak`: what tensors held on a GPU, what the process held on a CPU; None: not told."""
     if device.cuda:
-        return int(torch.cuda.max_memory_allocated(device.torch))
+        return float(torch.cuda.max_memory_allocated(device.torch))
     found = re.search(r"VmHWM:\s+(\d+) kB", _STATUS.read_text()) if _STATUS.exists() else None
-    return int(found[1]) * 1024 if found else None
+    return float(found[1]) * 1024 if found else None

@@ -40,12 +40,12 @@ class Weights:
             self._dtype = dtype
         if packed and not self._packed:
             self.fuse()
+            self._packed = packed  # first: what fails halfway is no longer unpacked
             for linear in self.products():
                 pack(linear, packed)
             for layer in self._model.model.layers:
                 for part in (*parts_of(layer)[0], *parts_of(layer)[1]):
                     part.weight = nn.Parameter(torch.empty(0), requires_grad=False)  # else the unpacked would stay
-            self._packed = packed
         return self._model
 
     def fuse(self) -> None:

@@ -3,6 +3,7 @@
 # make lint       ruff, shellcheck, mypy, cdk synth with cdk-nag, cfn-lint
 # make check      those first, for they find a slip in seconds, then the tests
 # make bench      what we measure beside our peers: docs/benchmarks.md
+# make bench-gpu  the same on a CUDA GPU, within 25 minutes; DRY=1 prints the plan, PEERS=~/peers is where peers lie
 # make soak       LIVES=1000 SEED=1: whole lives of labs under random faults; an ended soak goes on where it was
 LAB  ?= 3
 NAME ?= default
@@ -11,7 +12,7 @@ SEED ?= 1
 BIN  := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup rehearse test lint check bench soak
+.PHONY: setup rehearse test lint check bench bench-gpu soak
 .DEFAULT_GOAL := rehearse
 
 setup:
@@ -39,6 +40,9 @@ lint:
 bench:
 	@./setup.sh sshd
 	python -m benchmarks
+
+bench-gpu:
+	@python -m benchmarks.gpu $(if $(DRY),--dry) $(if $(PEERS),--peers $(PEERS))
 
 soak:
 	@./setup.sh sshd

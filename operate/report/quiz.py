@@ -22,7 +22,7 @@ from operate.report.quantity import quantity, rounded, share
 ASKED = 3
 """At most so many numbers of a workload."""
 _CHOICES = 5
-_GUESS = re.compile(r"\s*([0-9][0-9.,]*(?:e[+-]?\d+)?)\s*([a-zµμ/%×]*)\s*", re.IGNORECASE)
+_GUESS = re.compile(r"\s*([0-9][0-9.,]*(?:e[+-]?\d+)?)\s*([^\d\s](?:.*\S)?)?\s*", re.IGNORECASE)
 _SCALES = {"p": 1e-12, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "m": 1e-3, "": 1.0,
            "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}  # fmt: skip
 
@@ -103,7 +103,7 @@ def read_guess(text: str, unit: str) -> float:
     """
     match = _GUESS.fullmatch(text)
     value = float(match[1].replace(",", "")) if match and match[1].count(".") < 2 else 0.0
-    scale = _scale(match[2], unit) if match else None
+    scale = _scale(match[2] or "", unit) if match else None
     if scale is None or not 0 < value * scale < math.inf:
         raise ValueError(
             f"guess={text.strip()!r} is no number in {unit or 'numbers'}: write for example {_example(unit)}"

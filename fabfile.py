@@ -13,7 +13,7 @@ from invoke import Collection, Context
 
 from operate import advise as advice
 from operate import bake as image
-from operate import choice, execution, listing, openssh
+from operate import choice, execution, fit, listing, openssh
 from operate import types as instances
 from operate.account import Account
 from operate.audit import show_audit
@@ -21,6 +21,7 @@ from operate.bill import tell
 from operate.clearance import clear_account
 from operate.compare import show_comparison
 from operate.deadline import extend_deadline, read_deadline
+from operate.doctor import examine
 from operate.ending import show_outcome, show_report
 from operate.estimate import show_cost
 from operate.farewell import end_lab
@@ -62,6 +63,17 @@ def nodes(c: Context, lab: str = "", name: str = "", wait: str = "", json: bool 
     screen.console.print(listing.table(listed))
     screen.note(listing.boot_time(listed) or "not every node is ready")
     screen.note(f"ssh -F {config} node0")
+
+
+@verb
+def doctor(
+    c: Context, lab: str = "", name: str = "", on: str = "", hosts: str = "", wait: str = "", json: bool = False
+) -> None:
+    """Look whether every node is well: driver, GPUs, links, memory, disks, limits; say what to do about what is not."""
+    screen, wait_s = Screen(json=json), number("wait", wait)
+    chosen = choice.choose_lab(lab, name) if lab else None
+    with choice.open_target(chosen, on=on, hosts=hosts, screen=screen) as cluster:
+        examine(cluster, chosen, screen, wait_s=wait_s, json=json)
 
 
 @verb
@@ -247,6 +259,24 @@ def cost(c: Context, lab: str = "", name: str = "", context: str = "", json: boo
 
 
 @verb
+def fits(
+    c: Context,
+    lab: str = "",
+    name: str = "",
+    context: str = "",
+    model: str = "mistral-7b",
+    purpose: str = "",
+    batch: str = "",
+    sequence: str = "",
+    json: bool = False,
+) -> None:
+    """Say whether a model trains or serves on a lab's GPUs, and how: predicted byte by byte; needs no account."""
+    chosen = choice.override(choice.choose_lab(lab, name), context)
+    question = fit.read_question(model, purpose=purpose, batch=batch, sequence=sequence)
+    fit.show_fits(chosen, question, Screen(json=json), json=json)
+
+
+@verb
 def advise(
     c: Context,
     model: str = "mistral-7b",
@@ -406,6 +436,7 @@ namespace = Collection(
     bake,
     types,
     nodes,
+    doctor,
     run_lab,
     run,
     logs,
@@ -416,6 +447,7 @@ namespace = Collection(
     put,
     get,
     cost,
+    fits,
     advise,
     extend,
     teardown,

@@ -220,6 +220,8 @@ def _demand(holds: bool, field: str, value: object, allowed: str) -> None:
         raise ValueError(f"{field}={value!r} is not allowed: write {allowed}")
 
 
+_DOCTOR = Workload(name="doctor", module="workloads.doctor")
+_FITS = Workload(name="fits", module="workloads.fits")
 _BANDWIDTH = Workload(name="bandwidth", module="workloads.bandwidth")
 _ROOFLINE = Workload(name="roofline", module="workloads.roofline")
 _GEMM = Workload(name="gemm", module="workloads.gemm")
@@ -246,11 +248,11 @@ _COLLECTIVES = Workload(name="collectives", module="workloads.collectives", scop
 LABS: dict[int, Lab] = {
     lab.number: lab
     for lab in (
-        Lab(number=0, title="First light: one model on one GPU", workloads=(_GENERATE, _LOAD)),
+        Lab(number=0, title="First light: one model on one GPU", workloads=(_DOCTOR, _FITS, _GENERATE, _LOAD)),
         Lab(number=1, title="One GPU to its roof",
             workloads=(_BANDWIDTH, _GEMM, _ROOFLINE, _GENERATE, _OPTIMISE, _BATCH_SWEEP, _TRAIN_STEP)),
         Lab(number=2, title="Four GPUs, one node", instance_type="g6.12xlarge",
-            workloads=(_COLLECTIVES, _SPLIT_GEMM, _DDP, _FSDP, _TENSOR_PARALLEL, _MESH, _SCALING)),
+            workloads=(_FITS, _COLLECTIVES, _SPLIT_GEMM, _DDP, _FSDP, _TENSOR_PARALLEL, _MESH, _SCALING)),
         Lab(number=3, title="Two nodes, one cluster", nodes=2, instance_type="g6.12xlarge", storage="scratch",
             workloads=(_COLLECTIVES, _DDP, _GEMM)),
         Lab(number=4, title="Performance, on spot", instance_type="g6e.12xlarge", capacity="spot",

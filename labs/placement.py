@@ -16,9 +16,10 @@ from labs.results import Roof
 
 Answer = Literal["fits", "tight", "no"]
 RESERVE_BYTES, RESERVE_SHARE = 2**30, 0.05
-"""What a device must spare for what no formula counts. A GiB: CUDA's context, the libraries' workspaces, NCCL's
-buffers, holes in the allocator. A twentieth: EC2 names more than the driver grants (a T4 has 15,360 of 16,384 MiB).
-An allowance, not a measurement."""
+"""What a device must spare for what no formula counts: a GiB for CUDA's context, the libraries' workspaces and NCCL's
+buffers, and a twentieth for holes in the allocator. An allowance, not a measurement."""
+_GRANTED_MIB = {"T4": 15360}
+"""Memory of a GPU that nvidia-smi tells, where that is much less than EC2 names: a T4's ECC bits take a sixteenth."""
 SAVINGS: tuple[Saving, ...] = ("min-cut", "recomputed")
 """How activations may be kept, the faster way first."""
 
@@ -64,8 +65,9 @@ def place_of(kind: InstanceType, nodes: int = 1) -> Place:
     if not kind.gpus:
         return Place(name=f"the memory of {several}", devices=nodes, device_bytes=kind.memory_mib << 20, host_bytes=0,
                      nodes=nodes, source=source)  # fmt: skip
+    granted = min(kind.gpu_memory_mib, _GRANTED_MIB.get(kind.gpu or "", kind.gpu_memory_mib))
     return Place(name=f"{nodes * kind.gpus} × {kind.gpu} of {several}", devices=nodes * kind.gpus,
-                 device_bytes=kind.gpu_memory_mib << 20, host_bytes=kind.memory_mib << 20, nodes=nodes,
+                 device_bytes=granted << 20, host_bytes=kind.memory_mib << 20, nodes=nodes,
                  bf16=_has_bf16(by_instance(kind)), source=source)  # fmt: skip
 
 

@@ -66,6 +66,8 @@ HELP = {
     "train_tokens": "Tokens to train on, for example 2e9.",
     "serve_tokens": "Tokens to make, for example 1e9.",
     "sequence": "Tokens of a sequence that is trained on; 4096 where it is left out.",
+    "purpose": "train or serve; both where it is left out.",
+    "batch": "Sequences at once on a device; 1 where it is left out.",
     "prompt": "Tokens of a request's prompt; 512 where it is left out.",
     "answer": "Tokens of its answer; 128 where it is left out.",
     "ttft": "Longest time to the first token, in seconds; any where it is left out.",

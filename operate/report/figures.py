@@ -22,6 +22,7 @@ from operate.report.folder import Part
 from operate.report.frontier import frontier
 from operate.report.generation import generation
 from operate.report.ladder import ladder
+from operate.report.memory import memory
 from operate.report.operations import operations
 from operate.report.parity import parity
 from operate.report.recompute import recompute
@@ -36,6 +37,7 @@ _FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
     "bandwidth": bandwidth,
     "gemm": roofline,
     "roofline": operations,
+    "fits": memory,
     "generate": generation,
     "optimise": ladder,
     "batch-sweep": batch_sweep,

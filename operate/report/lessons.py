@@ -16,6 +16,39 @@ class Lesson:
 
 
 LESSONS = {
+    "doctor": Lesson(
+        title="The machine itself",
+        physics=(
+            "A measurement is of a machine, and a machine can be ill: a clock held down by heat or a low power cap, "
+            "half of its PCIe lanes, a memory row that failed, a driver older than the software, other programs on its "
+            "cores. Each costs more than most optimisations gain. What a link carries is bounded by its lanes: PCIe "
+            "4.0 has 2 GB/s each, so 31.5 GB/s on sixteen. Guess how much of that a copy reaches."
+        ),
+        look=(
+            "Read the lines that say warn or fail before any other number of this page: each names what it means and "
+            "what to do. A healthy link reaches 80 % of its lanes' rate and more, the rest is packet headers."
+        ),
+        next="On a machine that is well, whatever is missing to a roof from here on is the program's.",
+    ),
+    "fits": Lesson(
+        title="What fits",
+        physics=(
+            "Memory is arithmetic: nothing has to run to know it. Training with AdamW in fp32 keeps 16 bytes for each "
+            "parameter, 108 GiB for 7 billion, before a single activation; serving keeps 2 bytes each, and for every "
+            "token of every sequence its keys and values. Four L4 have 89 GiB together. Guess which way of spreading "
+            "the model over them fits before you look."
+        ),
+        look=(
+            "Blue and green are the states: DDP keeps them whole on every device, FSDP a share on each. Purple grows "
+            "with the tokens at once, and shrinks to a tenth where activations are made again for a quarter more time. "
+            "The rows that were measured are a small model's on this machine: weights, gradients, moments and KV cache "
+            "are exact to the byte, the peak shows what the formulas leave out."
+        ),
+        next=(
+            "Fewer bytes for each parameter (bf16 states, 8-bit moments) or more devices: the first bar that ends left "
+            "of the line is the way to train."
+        ),
+    ),
     "bandwidth": Lesson(
         title="Memory bandwidth",
         physics=(

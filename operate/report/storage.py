@@ -36,6 +36,7 @@ def _place(index: int, rows: list[Measurement]) -> Element:
             axes.set_title(title)
 
     caption = f"{place}: cold is past the page cache, warm through it; the mark is what AWS documents."
+    caption += " A grey bar is longer than drawn."
     reasons = dict.fromkeys(row.no_roof_because for row in rates if row.roof is None and row.config["cache"] != "warm")
     caption += f" No mark: {next(iter(reasons))}." if reasons else ""
     return picture(f"storage-{index}", draw, alt=_alt(place, rows), caption=[caption], panels=2, height=330)
@@ -47,11 +48,14 @@ def _short(row: Measurement) -> str:
 
 
 def _bars(axes: "Axes", bars: Sequence[tuple[str, Measurement, str]], unit: str) -> None:
-    """Horizontal bars, the first on top, each with its value and its roof as a mark."""
-    top = max(max(row.value, row.roof.value if row.roof else 0.0) for _, row, _ in bars)
+    """Horizontal bars, the first on top, each with its value and its roof as a mark. What memory did would leave no
+    room for the disk: its bar ends where the others do, in another colour."""
+    disk = [row for _, row, _ in bars if row.config["cache"] != "warm"] or [row for _, row, _ in bars]
+    top = max(max(row.value, row.roof.value if row.roof else 0.0) for row in disk)
     for place, (_, row, by) in enumerate(bars):
-        axes.barh(-place, row.value, height=0.6, color=_COLOURS.get(by, MEASURED))
-        beside = max(row.value, row.roof.value) if row.roof and row.roof.value < 1.25 * row.value else row.value
+        shown = min(row.value, 1.05 * top)
+        axes.barh(-place, shown, height=0.6, color=_COLOURS.get(by, MEASURED) if shown == row.value else MUTED)
+        beside = max(shown, row.roof.value) if row.roof and row.roof.value < 1.25 * shown else shown
         text = quantity(row.value, unit) if unit else f"{row.value:,.0f}"
         axes.annotate(text, (beside, -place), xytext=(6, 0), textcoords="offset points", va="center", color=INK)
         if row.roof:

@@ -37,7 +37,8 @@ class World:
             endpoint_url=self.environment["AWS_ENDPOINT_URL"],
             aws_access_key_id=given.get("key", self.environment["AWS_ACCESS_KEY_ID"]),
             aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
-            config=Config(retries={"max_attempts": 1}),
+            # patient: what was asked for anew, for the answer took long, would be refused the second time
+            config=Config(retries={"max_attempts": 1}, read_timeout=500, connect_timeout=500),
         )
 
     def status(self) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def merge(written: bytes) -> list[int]:
             return found
         best, merged, index = min(there), [], 0
         while index < len(found):
-            if MERGES.get(tuple(found[index : index + 2])) == best:  # type: ignore[call-overload]
+            if index + 1 < len(found) and MERGES.get((found[index], found[index + 1])) == best:
                 merged.append(best)
                 index += 2
             else:

@@ -136,7 +136,7 @@ def plan(stages: Sequence[Stage], peers: Path) -> Iterator[str]:
     """A line for each stage, in order, and the sum of the budgets."""
     for stage in stages:
         missing = "" if present(stage, peers) else f"  [missing: {peers / stage.needs}]"
-        words = " ".join(word.format(peers=peers) for word in stage.command)
+        words = " ".join(word.replace("{peers}", str(peers)) for word in stage.command)
         yield f"{stage.name:14} {stage.budget_s:4.0f} s  {stage.worth}{missing}\n{'':22} python {words}"
     whole = sum(stage.budget_s for stage in stages)
     yield f"{len(stages)} stages, {whole:.0f} s by their budgets; none is begun after {TOTAL_S:.0f} s"
@@ -170,7 +170,7 @@ def one(stage: Stage, peers: Path, out: Path) -> Done:
     Ours write into one folder, OUT/records, where a later one finds the ceilings that an earlier one measured.
     """
     shared, log_path = out / "records", out / f"{stage.name}.log"
-    words = [sys.executable, *(word.format(peers=peers) for word in stage.command)]
+    words = [sys.executable, *(word.replace("{peers}", str(peers)) for word in stage.command)]
     words += [] if stage.peer else ["--out", str(shared)]
     before, began = _written(shared), time.monotonic()
     with log_path.open("w", encoding="utf-8") as log:

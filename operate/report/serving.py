@@ -95,7 +95,7 @@ def _latency(axes: "Axes", levels: Sequence[Level], bound_s: float, narrow: bool
         axes.plot(x, y, marker, color=colour, linestyle=style, linewidth=1, markeredgecolor=PAPER, zorder=4,
                   label="clients that wait" if kind == "closed" else "users who come")  # fmt: skip
         for level, at, value in zip(mine, x, y, strict=True):
-            text = rounded(float(level["first"].config["load"]), 2) + ("/s" if kind == "open" else "")
+            text = f"{float(level['first'].config['load']):.3g}{'/s' if kind == 'open' else ''}"
             axes.annotate(text, (at, value), xytext=(7, -11), textcoords="offset points", color=MUTED, fontsize="small")
     axes.set_xlim(0, most * 1.25)
     axes.set_ylim(low, high)

@@ -22,19 +22,15 @@ def carried(demand: Demand, clients: int) -> Level:
     Raises:
         CheckFailed: the client loses tokens, or cannot reach the stub.
     """
-    stub = subprocess.Popen([sys.executable, "-m", "workloads.serving.stub"], stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE, text=True)  # fmt: skip
-    try:
+    command = [sys.executable, "-m", "workloads.serving.stub"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as stub:
         assert stub.stdout is not None
         port = stub.stdout.readline().strip()
         if not port:
             raise CheckFailed("the stub server did not start")
         target = Target(url=f"http://127.0.0.1:{port}", model="stub", patience_s=60)
         level = closed(target, Demand(prompt=demand.prompt, new_tokens=TOKENS, seed=demand.seed), clients, WINDOW_S)
-    finally:
-        assert stub.stdin is not None
-        stub.stdin.close()  # the stub ends with it, and so with this process
-        stub.wait()
+        # Its stdin closes with this block, and with this process: so ends the stub.
     if len(good(level.timelines)) < len(level.timelines):
         raise CheckFailed(f"the client lost answers of the stub: {'; '.join(errors(level.timelines))}")
     for line in level.timelines:

@@ -13,9 +13,10 @@ import pytest
 
 from labs.results import Machine, Measurement, Record, Roof
 from operate import laptop
-from operate.compare import choose_side, compare_rows, differences, show_comparison, taken_in_turn
+from operate.compare import compare_rows, show_comparison
 from operate.problem import Problem
 from operate.screen import Screen
+from operate.sides import choose_side, differences, taken_in_turn
 
 COMMITS = {"A": "4fb9ec3a0b", "B": "3a7151c9ff"}
 UNKNOWN = "AMD EPYC 9R45 is not in labs/accelerators.py"

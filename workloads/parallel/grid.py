@@ -46,6 +46,7 @@ def grid_traffic(shape: Model, data: int, tensor: int, tokens: int, *, size: int
     """Of `tokens` of all ranks together. A rank works on those of its row, and gathers its part of the layers."""
     if tensor == 1:
         return fully_sharded(shape, data, size=size)
-    make = sequence_parallel if sequence else tensor_parallel
-    along = fully_sharded(shape, data, size=size, tensor=tensor)
-    return Traffic(calls=(*along.calls, *make(shape, tensor, tokens // data, size=size).calls))
+    along, each = fully_sharded(shape, data, size=size, tensor=tensor), tokens // data
+    split_by = (sequence_parallel(shape, tensor, each, size=size, norm_size=size) if sequence
+                else tensor_parallel(shape, tensor, each, size=size))  # fmt: skip
+    return Traffic(calls=(*along.calls, *split_by.calls))

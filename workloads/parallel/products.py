@@ -12,6 +12,9 @@ from workloads.group import Group
 
 # Shape suffixes: M, N, K of the whole product; R ranks; lower case is a rank's share of that length.
 
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+"""The names since torch 2.13, which warns of the older ones."""
 EXACT = {"fp32": 2**20, "bf16": 16384}
 """Longest K whose sums of the integers below are exact: fp32 holds integers to 2²⁴, bf16 to 256."""
 _NONZERO = 0.25
@@ -102,9 +105,9 @@ class Matrices:
     def collective(self, way: Way) -> None:
         """What makes the result whole, on whatever the buffers hold."""
         if way.columns:
-            dist.all_gather_into_tensor(self._gathered_RMn.flatten(0, 1), self._columns_Mn)
+            _all_gather(self._gathered_RMn.flatten(0, 1), self._columns_Mn)
         elif way.collective == "reduce-scatter":
-            dist.reduce_scatter_tensor(self._scattered_mN, self._summand_MN)
+            _reduce_scatter(self._scattered_mN, self._summand_MN)
         elif not way.pieced:
             dist.all_reduce(self._summand_MN)
         else:

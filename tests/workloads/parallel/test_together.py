@@ -1,6 +1,5 @@
 """Four real ranks on this machine's CPU: every workload of Lab 2 trains like one process and writes its record."""
 
-
 import pytest
 
 from labs.models import find_model

@@ -49,12 +49,12 @@ def _overlay(sheet: Sheet, curves: Sequence[Measurement]) -> None:
     floor = next((other.value for row in curves for other in row.others), None)
     if floor is not None:
         axes.axhline(floor, color=MUTED, linewidth=1.2, linestyle=(0, (1, 2)), label="entropy of the data")
-    axes.set_ylim(0, max(map(max, band)) * 1.15)
+    axes.set_ylim(0, max(map(max, band)) * 1.3)
     linear_axis(axes.yaxis, "", ticks=5)
     linear_axis(axes.xaxis, "", whole=True)
     axes.set_title("loss")
     axes.set_xlabel("step")
-    axes.legend(loc="lower left" if min(eight) > 3 else "upper right", ncols=1)
+    axes.legend(loc="upper right", ncols=1)
 
 
 def _steps(sheet: Sheet, speeds: Sequence[Measurement]) -> None:

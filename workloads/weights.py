@@ -227,8 +227,8 @@ def notes(rows: Sequence[Measurement], device: Device) -> Iterator[str]:
     if warm:
         yield f"the page cache did not forget the file before {', '.join(row.name for row in warm)}: not cold at all"
     if not device.cuda:
-        yield ("on a CPU a warm mmap copies nothing, for the page cache is already where the tensors stay: "
-               "nothing that copies can beat it; on a GPU every byte must be copied")  # fmt: skip
+        yield ("on a CPU a warm file is mapped and not copied, by us and by mmap: the page cache is where the tensors "
+               "stay, and a rate above its own means that nothing was moved")  # fmt: skip
 
 
 def row_line(row: Measurement) -> str:

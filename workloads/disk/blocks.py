@@ -49,6 +49,10 @@ class Blocks:
         begin = index * self.block_bytes
         return begin, min(begin + self.block_bytes, self.bytes)
 
+    def mapped(self) -> mmap.mmap:
+        """The file as memory of ours: what is written there changes no file."""
+        return mmap.mmap(self._plain, self.bytes, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+
     def read(self, index: int, into: memoryview) -> None:
         """Read one block to the front of `into`, which is as long as a whole block or ends with the file's last page.
 

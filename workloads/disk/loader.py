@@ -1,10 +1,12 @@
 """Weights from safetensors to a device: many threads read, nothing is copied twice, tensors are views of one buffer.
 
-On a CPU the threads read straight to where the tensors stay. To a GPU they read into a few pinned slabs that are used
-over and over (to pin the whole file would take some 0.3 s a GB), and each slab is copied on one of two streams while
-others are being read. Where the page cache holds most of a file it is read from there, else past it.
+On a CPU the threads read straight to where the tensors stay, or use the page cache's own pages. To a GPU they read into
+a few pinned slabs that are used over and over (to pin the whole file would take some 0.3 s a GB), and each slab is
+copied on one of two streams while others are being read. Where the page cache holds most of a file it is read from
+there, else past it.
 """
 
+import mmap
 import os
 import queue
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from workloads.disk.blocks import PAGE, Blocks, each
+from workloads.disk.blocks import PAGE, Blocks, aligned, each
 from workloads.disk.pages import resident
 from workloads.disk.safetensors import Layout, files_of, layout
 
@@ -20,7 +22,6 @@ BLOCK_BYTES = {True: 64 * 2**20, False: 4 * 2**20}
 """Of one read, by whether the device is a GPU: there a block is a pinned slab, and a large copy is a fast one."""
 SLABS = 6
 STREAMS = 2
-_ALIGNED = 64
 _MOSTLY = 0.5
 """From this share in the page cache on, a file is read from there."""
 
@@ -65,20 +66,31 @@ def _view(part: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
 
 
 def _to_cpu(held: Layout, blocks: Blocks, _device: torch.device, threads: int) -> Tensor:
-    """The tensors' bytes in memory; the header is read along with them, so that blocks stay whole pages."""
-    whole = torch.empty(blocks.bytes + 2 * PAGE, dtype=torch.uint8)
-    # Past the page cache a block must lie at a page; through it the tensors may begin where arithmetic likes them.
-    begin = -whole.data_ptr() % PAGE if blocks.direct else -(whole.data_ptr() + held.data_at) % _ALIGNED
-    view = memoryview(whole.numpy())[begin:]
+    """The tensors' bytes in memory: where the page cache has them, its own pages (written to, a page becomes ours);
+    else read past it, header and all, so that blocks stay whole pages."""
     numbers = iter(range(blocks.count))
+    if not blocks.direct:
+        whole = torch.frombuffer(blocks.mapped(), dtype=torch.uint8)
+        pages = whole.numpy()
 
-    def work(_: int) -> None:
-        while (index := next(numbers, None)) is not None:
-            first, _last = blocks.span(index)
-            blocks.read(index, view[first : first + blocks.block_bytes])
+        def work(_: int) -> None:
+            while (index := next(numbers, None)) is not None:
+                begin, end = blocks.span(index)
+                pages[begin:end:PAGE].max()  # touched: several threads wait for pages at once
+
+    else:
+        memory = aligned(blocks.bytes)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)  # a fault for 2 MiB and not for 4 KiB
+        whole, view = torch.frombuffer(memory, dtype=torch.uint8), memoryview(memory)
+
+        def work(_: int) -> None:
+            while (index := next(numbers, None)) is not None:
+                begin, _end = blocks.span(index)
+                blocks.read(index, view[begin : begin + blocks.block_bytes])
 
     each(work, threads)
-    return whole[begin + held.data_at : begin + blocks.bytes]
+    return whole[held.data_at : blocks.bytes]
 
 
 def _to_gpu(held: Layout, blocks: Blocks, device: torch.device, threads: int) -> Tensor:

@@ -108,8 +108,8 @@ def restore(path: Path, shape: Model, dtype: str, device: Device) -> MistralForC
     found = load(path, device.torch)
     held = {name: found.pop(name).to(TORCH_DTYPES[dtype]) for name in list(model.state_dict())}
     model.load_state_dict(held, assign=True)
-    # Not in the file, and on `meta` not computed either.
-    model.model.rotary_emb = type(model.model.rotary_emb)(config, device=device.torch)
+    with device.torch:  # not in the file, and on `meta` not computed either
+        model.model.rotary_emb = type(model.model.rotary_emb)(config)
     return model.eval().requires_grad_(False)
 
 

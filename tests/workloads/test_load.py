@@ -46,7 +46,7 @@ def test_a_real_server_is_served_asked_measured_and_ended(tmp_path: Path, monkey
     assert f"curl -N {url}/v1/completions" in example
     assert "fab tunnel --lab N --port " in tunnel
     model = str(tmp_path / "models" / "mistral-nano-fp32-0")
-    load.main([*QUICK, "--url", url, "--served-model", model, "--clients", "1,2", "--rates", "5", "--out",
+    load.main([*QUICK, "--url", url, "--served-model", model, "--clients", "1,2", "--rates", "20", "--out",
                str(tmp_path)])  # fmt: skip
     server.send_signal(signal.SIGTERM)
     stdout, stderr = server.communicate(timeout=120)
@@ -56,7 +56,7 @@ def test_a_real_server_is_served_asked_measured_and_ended(tmp_path: Path, monkey
     record = read(tmp_path / "load.node0.json")
     of = {row.name: row for row in record.measurements}
     assert record.machine.device == f"behind {url}"
-    for name in ("1 client", "2 clients", "5 requests/s"):
+    for name in ("1 client", "2 clients", "20 requests/s"):
         assert of[f"{name}: throughput"].config["answered"] == of[f"{name}: throughput"].config["requests"] > 0
     first = of["1 client: time to first token"]
     assert len(first.samples_s) == first.config["requests"]

@@ -11,6 +11,7 @@ import io
 import shlex
 import tarfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from labs.catalog import Lab
@@ -131,12 +132,22 @@ def user_data(lab: Lab, *, region: str, bucket: str, ssh_public_key: str, mount:
     }
     files = {
         "boot.env": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()),
-        **{f"{name}.sh": spare((_FOLDER / f"{name}.sh").read_text()) for name in scripts(lab)},
+        **{f"{name}.sh": _spared(name) for name in scripts(lab)},
     }
     late = {"ROOFLAB_REGION": region, "ROOFLAB_BUCKET": bucket}
     if mount is not None:
         late["ROOFLAB_FSX_HOST"], late["ROOFLAB_FSX_NAME"] = mount
-    return UserData(packed=pack(files), late=late, ssh_public_key=ssh_public_key)
+    return UserData(packed=_packed(tuple(files.items())), late=late, ssh_public_key=ssh_public_key)
+
+
+@cache
+def _spared(name: str) -> str:
+    return spare((_FOLDER / f"{name}.sh").read_text())
+
+
+@cache
+def _packed(files: tuple[tuple[str, str], ...]) -> str:
+    return pack(dict(files))
 
 
 def spare(script: str) -> str:

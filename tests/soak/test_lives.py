@@ -17,7 +17,8 @@ _LIVES = 6
 
 @pytest.mark.timeout(3600)
 def test_a_few_lives_end_at_nothing_left_and_nothing_lost(tmp_path: Path) -> None:
-    command = ["-m", "tests.soak", "--seed", str(_SEED), "--lives", str(_LIVES), "--folder", str(tmp_path / "soak")]
+    command = ["-m", "tests.soak", "--seed", str(_SEED), "--lives", str(_LIVES), "--folder", str(tmp_path / "soak"),
+               "--workers", "2"]  # fmt: skip
     done = subprocess.run([sys.executable, *command], cwd=home.ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1:] == [f"lives {_LIVES}, survived {_LIVES}, leftovers 0, lost 0"], (
         done.stdout + done.stderr

@@ -25,7 +25,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0Rj7jcTmhZ9aRk1tQ0V1wYf3m3o8G1uY4m0
 TYPES = ("t3.medium", "c7i.4xlarge", "g6.xlarge", "g6.12xlarge", "g6e.24xlarge", "p4d.24xlarge", "p5.4xlarge",
          "p5.48xlarge", "p5en.48xlarge", "p6-b300.48xlarge")  # fmt: skip
 ACCESS = ("auto", "eice", "ssm")
-EVERY_WAY = (1, 3, 4)
+DIFFERENT = (1, 3, 4)
 """Labs that are tried with each; given a type and a capacity, 0 and 2 differ from 1 in their number only."""
 CAPACITIES = ("on-demand", "spot", "reservation:cr-0123456789abcdef0", "block:cr-0123456789abcdef0")
 Template = dict[str, Any]
@@ -50,7 +50,8 @@ class Synthesis:
 
 def app_in(folder: Path, **context: object) -> App:
     """An empty app with the flags of cdk.json and the given context."""
-    return App(outdir=str(folder), context={**FLAGS, **context}, analytics_reporting=False, tree_metadata=False)
+    given = {**FLAGS, **context}
+    return App(outdir=str(folder), context=given, analytics_reporting=False, tree_metadata=False, stack_traces=False)
 
 
 def synthesise(

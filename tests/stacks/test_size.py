@@ -9,7 +9,7 @@ import pytest
 from labs.catalog import ELASTIC_NODES, LABS, Lab
 from labs.instances import instance_types
 from stacks.cluster import NAMED_NODES
-from tests.stacks.synthesis import Synthesis, synthesise, yaml_bytes
+from tests.stacks.synthesis import Synthesis, synthesise_apart, yaml_bytes
 
 LIMIT_BYTES = 50 * 1024
 LONGEST: dict[str, object] = {"number": 3, "name": "a" * 20, "owner": "o" * 64, "data": "results", "zone": "us-east-1a"}
@@ -41,7 +41,7 @@ def longest(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
                 given = {**LONGEST, "instance_type": kind, "nodes": nodes, "capacity": capacity}
                 for storage in STORAGE if nodes in (ELASTIC_NODES, 64) else STORAGE[:1]:
                     wanted[f"{nodes} x {kind} {capacity} {storage}"] = {**given, "storage": storage}
-    return synthesise(tmp_path_factory.mktemp("longest"), wanted)
+    return synthesise_apart(tmp_path_factory.mktemp("longest"), wanted, processes=2)
 
 
 def test_every_type_is_stood_for() -> None:
@@ -60,7 +60,9 @@ def test_every_template_fits(longest: Synthesis) -> None:
 
 def test_the_file_is_written_without_indentation(longest: Synthesis) -> None:
     """For who hands it to CloudFormation by another way than the CLI."""
-    for path in longest.folder.glob("Case*.template.json"):
+    paths = list(longest.folder.rglob("Case*.template.json"))
+    assert len(paths) == len(longest.labs)
+    for path in paths:
         assert path.stat().st_size <= LIMIT_BYTES
         assert path.read_text().count("\n") == 0
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +50,43 @@ def browser() -> str:
     return found
 
 
+QUIZ = """
+<script>
+addEventListener("load", () => {
+  const frame = document.querySelector("iframe"), page = frame.contentDocument;
+  const answer = page.querySelector("#generate .answer"), told = [];
+  const look = () => told.push(frame.contentWindow.getComputedStyle(answer).display !== "none");
+  look();
+  for (const question of page.querySelectorAll("#generate fieldset")) {
+    question.querySelector("input").click();
+    look();
+  }
+  document.body.innerHTML = "<pre id=told></pre>";
+  document.getElementById("told").textContent = JSON.stringify(told);
+});
+</script>
+"""
+
+
+def told_by(folder: Path, frames: str, probe: str) -> tuple[Any, str]:
+    """What a script beside frames of the report found out, and the browser's stderr."""
+    outside = folder / "outside.html"
+    outside.write_text(f"<!doctype html><meta charset=utf-8><link rel=icon href='data:,'><body>{frames}{probe}")
+    profile = f"--user-data-dir={folder / 'profile'}"
+    command = [browser(), *FLAGS, "--allow-file-access-from-files", profile, outside.as_uri()]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = re.search(r'<pre id="told">(.*?)</pre>', ended.stdout, flags=re.DOTALL)
+    assert told, ended.stdout[-2000:] + ended.stderr[-2000:]
+    return json.loads(unescape(told[1])), ended.stderr
+
+
+def test_a_measurement_shows_when_the_last_question_of_its_workload_has_an_answer(tmp_path: Path) -> None:
+    page = write_report(write_run(tmp_path, [generate()]), quiz=True)
+    shown, _ = told_by(tmp_path, f'<iframe src="{page.as_uri()}" style="width: 1100px"></iframe>', QUIZ)
+    assert len(shown) > 2
+    assert shown == [False] * (len(shown) - 1) + [True]
+
+
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a headless browser tells of the report in a wide and in a narrow window."""
@@ -62,14 +100,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         f'<iframe id="{name}" src="{report.as_uri()}" style="width: {width}px; height: 800px; border: 0"></iframe>'
         for name, width in (("wide", 1100), ("phone", 400))
     )
-    outside = folder / "outside.html"
-    outside.write_text(f"<!doctype html><meta charset=utf-8><link rel=icon href='data:,'><body>{frames}{PROBE}")
-    profile = f"--user-data-dir={folder / 'profile'}"
-    command = [browser(), *FLAGS, "--allow-file-access-from-files", profile, outside.as_uri()]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    told = re.search(r'<pre id="told">(.*?)</pre>', ended.stdout, flags=re.DOTALL)
-    assert told, ended.stdout[-2000:] + ended.stderr[-2000:]
-    return {"stderr": ended.stderr, **json.loads(unescape(told[1]))}
+    told, stderr = told_by(folder, frames, PROBE)
+    return {"stderr": stderr, **told}
 
 
 @pytest.mark.parametrize("window", ["wide", "phone"])
@@ -80,7 +112,7 @@ def test_figures_and_tables_are_laid_out(seen: dict[str, Any], window: str) -> N
     least = {"wide": 800, "phone": 340}[window]
     assert all(box["width"] >= least and box["height"] >= 200 for box in figures.values())
     tables = [box for box in boxes if box["tag"] == "table"]
-    assert len(tables) == 4
+    assert len(tables) == 5, "one of each workload, and what others published of gemm on an L4"
     assert all(box["width"] >= least and box["height"] >= 100 for box in tables)
     assert all(box["height"] > 15 for box in boxes if box["tag"] == "tr")
 

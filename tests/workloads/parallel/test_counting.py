@@ -1,5 +1,7 @@
-"""What a step of each strategy sends is what labs/traffic.py predicts, byte for byte, over four ranks. (DistributedDataParallel refuses ranks
-that are pretended; `test_ddp` counts with real ones.)"""
+"""What a step of each strategy sends is what labs/traffic.py predicts, byte for byte, over four ranks.
+
+DistributedDataParallel refuses ranks that are pretended: `test_ddp` counts with real ones.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace

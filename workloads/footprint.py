@@ -24,7 +24,7 @@ from labs.models import Model
 from labs.placement import Place, Verdict, judge
 from workloads.decoder import Decoder, loss_of
 from workloads.device import TORCH_DTYPES, Device
-from workloads.generate import build
+from workloads.mistral import build
 
 
 class Tally(TorchDispatchMode):

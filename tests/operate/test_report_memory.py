@@ -10,7 +10,8 @@ GIB = 2**30
 
 def way(name: str, states: int, answer: str) -> Measurement:
     config = {"model": "mistral-7b", "purpose": "train", "way": name, "answer": answer, "batch": 1, "context": 4096,
-              "capacity_bytes": 22 * GIB, "place": "4 × L4", "parts": {"weights": states * GIB, "activations": GIB}}  # fmt: skip
+              "capacity_bytes": 22 * GIB, "place": "4 × L4",
+              "parts": {"weights": states * GIB, "activations": GIB}}  # fmt: skip
     roof = Roof(value=22 * GIB, source="EC2") if answer != "no" else None
     return Measurement(name=name, value=(states + 1) * GIB, unit="B", estimator="predicted", config=config, roof=roof,
                        no_roof_because="" if roof else "it does not fit")  # fmt: skip

@@ -64,8 +64,9 @@ def _prompts(swept: Sequence[Measurement]) -> Element:
         log_axis(axes.xaxis, 10, "", ticks=5)
         log_axis(axes.yaxis, 10, "s", ticks=5)
         for name, colour, dashes, values in told:
-            if all(value is not None for value in values):
-                axes.plot(at, values, color=colour, linestyle=dashes, linewidth=1.6, label=name)
+            known = [value for value in values if value is not None]
+            if len(known) == len(at):
+                axes.plot(at, known, color=colour, linestyle=dashes, linewidth=1.6, label=name)
         axes.plot(at, [row.value for row in swept], color=MEASURED, marker="o", markeredgecolor=PAPER, label="measured")
         axes.set_xticks(at, [f"{length:,}" for length in at])
         axes.set_title("time to first token")

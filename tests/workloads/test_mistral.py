@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -75,7 +76,7 @@ def test_a_path_without_weights_is_one_line(tmp_path: Path) -> None:
         locate(str(tmp_path), NANO)
 
 
-def response(status: int) -> object:
+def response(status: int) -> Any:
     class Response:
         headers: dict = {}  # noqa: RUF012  (what huggingface_hub looks at of an answer)
         request = None

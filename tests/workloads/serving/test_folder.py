@@ -1,5 +1,7 @@
 """The tokenizer and the folder that servers read."""
 
+import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,7 +67,7 @@ def test_a_disk_without_room_is_said_before_anything_is_built(
     class Full:
         free = 10**9
 
-    monkeypatch.setattr(folder.shutil, "disk_usage", lambda _path: Full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: Full)
     with pytest.raises(ValueError, match=r"model='mistral-7b' needs 15\.2 GB in .*, which has 1\.0 free: write --fold"):
         folder.make(tmp_path, find_model("mistral-7b"), "bf16", cpu, seed=0)
     assert list(tmp_path.iterdir()) == []
@@ -106,7 +108,7 @@ def test_commands_are_these(cpu: Device) -> None:
 def test_the_server_is_the_first_that_is_installed(
     installed: tuple[str, ...], wanted: str, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint.importlib.util, "find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name if name in installed else None)
     if chosen in endpoint.KINDS:
         assert endpoint.choose(wanted) == chosen
     else:

@@ -14,7 +14,7 @@ ENVIRONMENT = {
 }
 
 
-def torchrun(ranks: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def torchrun(ranks: int, *arguments: str, limit_s: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
     """`torchrun` on these arguments, as run.sh starts it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -22,5 +22,5 @@ def torchrun(ranks: int, *arguments: str, **environment: str) -> subprocess.Comp
     rendezvous = ["--nnodes", "1", "--nproc-per-node", str(ranks), "--node-rank", "0", "--master-addr", "127.0.0.1"]
     line = [sys.executable, "-m", "torch.distributed.run", *rendezvous, "--master-port", str(port), *arguments]
     return subprocess.run(
-        line, cwd=ROOT, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=120, check=False
+        line, cwd=ROOT, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=limit_s, check=False
     )

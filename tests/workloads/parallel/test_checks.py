@@ -14,6 +14,7 @@ from workloads.command import CheckFailed
 from workloads.parallel import decoding, points
 from workloads.parallel.bench import Bench
 from workloads.parallel.oneprocess import check_parity
+from workloads.parallel.plan import split_inference
 from workloads.parallel.products import WAYS, Matrices
 from workloads.parallel.settings import Settings
 from workloads.parallel.strategy import Steps, Strategy, alone, settle
@@ -31,7 +32,7 @@ def doubling(model: nn.Module) -> nn.Module:
     return model
 
 
-class Late(torch.optim.AdamW):
+class Late(torch.optim.AdamW):  # type: ignore[misc]  # mypy follows no imports into torch
     """Takes only every second step."""
 
     def step(self, closure: Any = None) -> None:
@@ -102,12 +103,10 @@ def test_losses_that_depend_on_the_number_of_ranks_are_found() -> None:
 
 
 def test_a_decode_that_is_not_one_processs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    split = decoding.split_inference
-
     def wrong(model: nn.Module, mesh: Any) -> nn.Module:
         with torch.no_grad():
             model.lm_head.weight[0] *= 2
-        return split(model, mesh)
+        return split_inference(model, mesh)
 
     monkeypatch.setattr(decoding, "split_inference", wrong)
     with single() as group:

@@ -51,14 +51,14 @@ def test_states_of_7b_are_chosen_by_memory(
     free_gib: float, ranks: int, states: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = gpu(monkeypatch, "NVIDIA L4", free_gib)
-    monkeypatch.setattr(recipe.importlib.util, "find_spec", lambda _name: object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
     chosen = recipe.choose_states(find_model("mistral-7b"), device, batch=1, sequence=1024, ranks=ranks, nodes=1)
     assert chosen.states == states
 
 
 def test_states_that_need_a_library_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     device = gpu(monkeypatch, "NVIDIA L4", 22.3)
-    monkeypatch.setattr(recipe.importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(ValueError, match=r"^states='bf16' need torchao, which is not installed: pip install torchao"):
         recipe.choose_states(find_model("mistral-7b"), device, batch=1, sequence=1024, ranks=4, nodes=1)
 
@@ -75,7 +75,7 @@ def test_a_model_that_fits_in_no_way_is_refused_with_the_nearest(monkeypatch: py
 
 def test_defaults_on_four_l4(monkeypatch: pytest.MonkeyPatch) -> None:
     device = gpu(monkeypatch, "NVIDIA L4", 22.0)
-    monkeypatch.setattr(recipe.importlib.util, "find_spec", lambda _name: object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
     here = Place(rank=0, size=4, local_rank=0)
     assert default_model(device) == "mistral-tiny"
     assert ddp.configure(flags(), device, here).model == "mistral-tiny"

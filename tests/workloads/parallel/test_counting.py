@@ -18,10 +18,12 @@ from tests.workloads.parallel.pretended import pretended
 from workloads import fsdp
 from workloads.chain import draw
 from workloads.group import Group
+from workloads.mistral import build
 from workloads.parallel import decoding
 from workloads.parallel.bench import Bench
 from workloads.parallel.counting import counted
 from workloads.parallel.grid import grid_of, grid_strategy
+from workloads.parallel.plan import split_inference
 from workloads.parallel.products import WAYS, Matrices
 from workloads.parallel.settings import Settings
 from workloads.parallel.strategy import Strategy, builder, trainer_of
@@ -90,7 +92,7 @@ def test_a_decode_step_sends_what_is_predicted() -> None:
     request = decoding.Request(model="mistral-nano", dtype="fp32", batch=2, prompt=4, new_tokens=2)
     with pretended(4) as group:
         mesh = grid_of(group, 4)["tensor"]
-        model = decoding.split_inference(decoding.build(NANO, "fp32", group.device, 0), mesh)
+        model = split_inference(build(NANO, "fp32", group.device, 0), mesh)
         answer = decoding.Answer(model, decoding.prompt_of(request, group.device, 0))
         answer.step()
         found = counted(answer.step)

@@ -85,7 +85,7 @@ LESSONS = {
             "above the top clock's peak is a value an error."
         ),
         next=(
-            "A shape of whole waves and a long inner dimension is worth 10 to 20 % over a careless one; half the "
+            "A shape of whole waves and a long inner dimension is worth up to a fifth over a careless one; half the "
             "dtype's size doubles the peak. What is lost between burst and sustained is power: no kernel brings it "
             "back. The roofline workload puts a model's own shapes under this roof."
         ),

@@ -24,7 +24,8 @@ SMALL = ["--device", "cpu", "--batch", "1", "--sequence", "16", "--steps", "8", 
 @pytest.mark.timeout(650)
 def test_two_ranks_train_one_model(tmp_path: Path) -> None:
     outcome = torchrun(2, "-m", "workloads.ddp", "--device", "cpu", "--sequence", "16", "--steps", "8", "--buckets",
-                       "25,4", "--out", str(tmp_path), ROOFLAB_NODES="2", ROOFLAB_USD_PER_HOUR="7.2", limit_s=600)  # fmt: skip
+                       "25,4", "--out", str(tmp_path), limit_s=600, ROOFLAB_NODES="2",
+                       ROOFLAB_USD_PER_HOUR="7.2")  # fmt: skip
     assert outcome.stderr == ""
     assert outcome.returncode == 0
     assert outcome.stdout.startswith("roof training: none, ")

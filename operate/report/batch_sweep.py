@@ -58,10 +58,11 @@ def _sweep(axes: "Axes", rows: Sequence[Measurement]) -> None:
     axes.plot(at, [row.value for row in rows], "o-", color=MEASURED, linewidth=1.2, markeredgecolor=PAPER,
               label="measured", zorder=4)  # fmt: skip
     last = rows[-1]
-    axes.annotate(quantity(last.value, "token/s"), (at[-1], last.value), xytext=(0, -8), textcoords="offset points",
-                  ha="right", va="top", color=INK)  # fmt: skip
+    axes.annotate(quantity(last.value, "token/s"), (at[-1], last.value), xytext=(0, -14), textcoords="offset points",
+                  ha="center", va="top", color=INK)  # fmt: skip
     axes.set_xlabel("sequences in the batch")
     axes.set_title("tokens per second")
+    axes.set_xlim(at[0] / 1.3, at[-1] * 2)
     axes.set_ylim(min(row.value for row in rows) / 2.5, max(roof) * 2)
     axes.legend(loc="upper left")
 

@@ -29,7 +29,7 @@ def ladder(records: Sequence[Record]) -> list[Element]:
     first, best = rows[0], min(rows, key=lambda row: row.value)
     caption = (
         f"Milliseconds a token on each rung{node}. Light: what it removed from the rung it stands on; red: what it "
-        f"added. The dark line is the floor, its bytes ÷ the measured read rate. From {quantity(first.value, 's')} to "
+        f"added. The upright line is the floor, its bytes ÷ the measured rate. From {quantity(first.value, 's')} to "
         f"{quantity(best.value, 's')}, {rounded(first.value / best.value, 2)} times, by {best.config['rung']}."
     )
     out = [note for note in records[0].notes if any(mark in note for mark in _LEFT_OUT)]

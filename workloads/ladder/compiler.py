@@ -7,6 +7,7 @@ API: https://docs.pytorch.org/tutorials/recipes/torch_compile_caching_tutorial.h
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,10 @@ def kept(path: Path) -> Any:
     """Load what was compiled before, and keep what is compiled within."""
     if path.exists():
         torch.compiler.load_cache_artifacts(path.read_bytes())
-    yield
+    with warnings.catch_warnings():
+        # torchao's packed weights are cached by another hash than torch advises; found again they are all the same.
+        warnings.filterwarnings("ignore", message=".*_stable_hash_for_caching")
+        yield
     made = torch.compiler.save_cache_artifacts()
     if made is None:
         return

@@ -30,7 +30,6 @@ from labs.traffic import data_parallel
 from workloads.command import start
 from workloads.device import Device
 from workloads.group import Group, Place
-from workloads.parallel.bench import PROFILED
 from workloads.parallel.points import ALLOWED, Config, Kind, Point, all_cores, measure_all, speedups
 from workloads.parallel.recipe import place_of
 from workloads.parallel.settings import chosen, parser_of
@@ -123,7 +122,7 @@ def point_row(point: Point, config: Config, group: Group, speedup: float, fit: F
             "shares": shares(point.breakdowns), "threads": config.threads, "losses": point.losses,
         },
         roof=bound.roof, no_roof_because=bound.no_roof_because, checked=checked,
-        spans=spans(point.breakdowns, point.median_s, PROFILED, group.device.cuda),
+        spans=spans(point.breakdowns, point.median_s, group.device.cuda),
     )  # fmt: skip
 
 

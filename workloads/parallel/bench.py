@@ -1,7 +1,7 @@
 """Measures strategies one after the other on the same batches, and makes a record's rows of what came out.
 
 For each: parity with one process, steps to warm up, timed steps, one step whose collectives are counted and held
-against the prediction, and two steps under the profiler. All are ordinary steps: nothing is switched off.
+against the prediction, and a step or two under the profiler. All are ordinary steps: nothing is switched off.
 """
 
 import gc
@@ -26,8 +26,8 @@ from workloads.parallel.strategy import Steps, Strategy, alone, builder, trainer
 from workloads.parallel.trace import Breakdown, breakdown_of, shares, spans
 from workloads.parity import digest, digest_failure, loss_failure
 
-PROFILED = 2
-"""Steps under the profiler."""
+PROFILED = {True: 2, False: 1}
+"""Steps under the profiler, by whether the device is a GPU; on a CPU to read one takes longer than to run it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ class Bench:
 
         differ = strategy.traffic(self.shape, self.tokens).unlike(counted(step))
         group.require(f"bytes of {strategy.name}", differ)
-        breakdown = breakdown_of(step, PROFILED, group.device)
+        breakdown = breakdown_of(step, PROFILED[group.device.cuda], group.device)
         if strategy.equal:
             same = digest_failure(group.gather(digest(trainer.model)))
             group.require(f"parameters of {strategy.name} equal on all ranks", same)
@@ -175,7 +175,7 @@ class Bench:
             config={**config, "losses": outcome.losses, "shares": shares(outcome.breakdowns),
                     "strip": strip_of(outcome.breakdowns[0]), **outcome.parity.config},
             samples_s=outcome.samples_s, roof=step.roof, no_roof_because=step.no_roof_because, expected=expected,
-            spans=spans(outcome.breakdowns, outcome.median_s, PROFILED, group.device.cuda), checked=outcome.checked,
+            spans=spans(outcome.breakdowns, outcome.median_s, group.device.cuda), checked=outcome.checked,
         )  # fmt: skip
         sent = outcome.traffic.sent_bytes
         yield Measurement(

@@ -144,7 +144,7 @@ def together(request: Request, group: Group, mesh: DeviceMesh, seed: int) -> lis
     answer = Answer(model, prompt_of(request, group.device, seed))
     answer.step()
     group.require("bytes of a decode step", traffic_of(request, shape, group.size).unlike(counted(answer.step)))
-    breakdown = breakdown_of(answer.step, PROFILED, group.device)
+    breakdown = breakdown_of(answer.step, PROFILED[group.device.cuda], group.device)
     return group.gather(Told(first_s=told.first_s, gaps_s=told.gaps_s, breakdown=breakdown))
 
 
@@ -178,7 +178,7 @@ def decode_rows(request: Request, group: Group, every: list[Told], one: Told | N
         name="decode: time per output token", value=gap_s, unit="s", samples_s=gaps_s,
         estimator=f"median of {len(gaps_s)}, slowest rank of each", config={**config, "shares": shares(breakdowns)},
         roof=bound.roof, no_roof_because=bound.no_roof_because, expected=expected, checked=checked,
-        spans=spans(breakdowns, gap_s, PROFILED, device.cuda),
+        spans=spans(breakdowns, gap_s, device.cuda),
     )  # fmt: skip
     rate = inverse(bound, request.batch)
     yield Measurement(

@@ -97,7 +97,7 @@ def measure(kind: Kind, ranks: int, config: Config, group: Group, members: dist.
         size = (ranks * config.each(kind, ranks), config.sequence + 1)
         steps = trainer.train([draw(config.seed, step, *size) for step in range(config.steps)])
         tokens_BT = trainer.strategy.share_of(draw(config.seed, config.steps, *size), group.device)
-        breakdown = breakdown_of(lambda: trainer.step(tokens_BT), PROFILED, group.device)
+        breakdown = breakdown_of(lambda: trainer.step(tokens_BT), PROFILED[group.device.cuda], group.device)
         told, bits = (steps.after(config.warmup), breakdown), digest(trainer.model)
     found = [one for one in group.gather(told) if one is not None]
     digests = [one for one in group.gather(bits) if one is not None]

@@ -116,11 +116,11 @@ def shares(every: Sequence[Breakdown]) -> dict[str, float]:
     }
 
 
-def spans(every: Sequence[Breakdown], median_s: float, steps: int, cuda: bool) -> tuple[Span, ...]:
+def spans(every: Sequence[Breakdown], median_s: float, cuda: bool) -> tuple[Span, ...]:
     """The median step taken apart by those shares, longest first."""
     share = shares(every)
     profiled_s = sum(one.step_s for one in every) / len(every)
-    how = (f"measured: share of {steps} further steps under the profiler, mean over ranks "
+    how = (f"measured: share of further steps under the profiler, mean over ranks "
            f"({profiled_s * 1e3:.1f} ms a step under it)")  # fmt: skip
     rest = "idle: launches and waiting" if cuda else "idle: Python and waiting"
     names = {"compute": "arithmetic", "exposed": "exposed communication", "idle": rest}

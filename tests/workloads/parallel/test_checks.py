@@ -19,6 +19,7 @@ from workloads.parallel.products import WAYS, Matrices
 from workloads.parallel.settings import Settings
 from workloads.parallel.strategy import Steps, Strategy, alone, settle
 
+pytestmark = pytest.mark.usefixtures("small")
 SETTINGS = Settings(model="mistral-nano", dtype="fp32", batch=1, sequence=16, steps=8, learning_rate=3e-3, seed=0,
                     threads=1)  # fmt: skip
 

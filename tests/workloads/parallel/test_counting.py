@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from labs.memory import Recipe
-from labs.models import find_model
 from labs.traffic import Call, Traffic, tensor_parallel
 from tests.workloads.parallel.pretended import pretended
+from tests.workloads.parallel.small import SMALL
 from workloads import fsdp
 from workloads.chain import draw
 from workloads.group import Group
@@ -28,7 +28,7 @@ from workloads.parallel.products import WAYS, Matrices
 from workloads.parallel.settings import Settings
 from workloads.parallel.strategy import Strategy, builder, trainer_of
 
-NANO = find_model("mistral-nano")
+pytestmark = pytest.mark.usefixtures("small")
 SETTINGS = Settings(model="mistral-nano", dtype="fp32", batch=1, sequence=16, steps=8, learning_rate=3e-3, seed=0,
                     threads=1)  # fmt: skip
 CONFIG = fsdp.Config(**vars(SETTINGS), states="fp32", recompute=False, predicted_bytes=0)
@@ -70,12 +70,12 @@ def test_a_step_sends_what_is_predicted(make: Callable[[Group], Strategy], dtype
     settings = replace(SETTINGS, dtype=dtype)
     with pretended(4) as group:
         strategy, bench = make(group), Bench(settings=settings, group=group)
-        trainer = trainer_of(strategy, settings, builder(NANO, 0, group.device), group.device)
+        trainer = trainer_of(strategy, settings, builder(SMALL, 0, group.device), group.device)
         tokens_BT = strategy.share_of(draw(0, 0, group.size, settings.sequence + 1), group.device)
         for _ in range(2):
             trainer.step(tokens_BT)
         found = counted(lambda: trainer.step(tokens_BT))
-        predicted = strategy.traffic(NANO, bench.tokens)
+        predicted = strategy.traffic(SMALL, bench.tokens)
     assert predicted.unlike(found) == ""
     assert found.sent_bytes == predicted.sent_bytes > 0
 
@@ -92,16 +92,16 @@ def test_a_decode_step_sends_what_is_predicted() -> None:
     request = decoding.Request(model="mistral-nano", dtype="fp32", batch=2, prompt=4, new_tokens=2)
     with pretended(4) as group:
         mesh = grid_of(group, 4)["tensor"]
-        model = split_inference(build(NANO, "fp32", group.device, 0), mesh)
+        model = split_inference(build(SMALL, "fp32", group.device, 0), mesh)
         answer = decoding.Answer(model, decoding.prompt_of(request, group.device, 0))
         answer.step()
         found = counted(answer.step)
-    assert decoding.traffic_of(request, NANO, 4).unlike(found) == ""
+    assert decoding.traffic_of(request, SMALL, 4).unlike(found) == ""
 
 
 def test_an_input_prepared_for_each_projection_costs_five_sums_a_layer_backward() -> None:
     with pretended(4) as group:
-        model, mesh = builder(NANO, 0, group.device)(), grid_of(group, 4)["tensor"]
+        model, mesh = builder(SMALL, 0, group.device)(), grid_of(group, 4)["tensor"]
         for layer in model.model.layers:
             parallelize_module(layer, mesh, {
                 **{f"self_attn.{name}_proj": ColwiseParallel() for name in "qkv"},
@@ -111,8 +111,8 @@ def test_an_input_prepared_for_each_projection_costs_five_sums_a_layer_backward(
         tokens_BT = draw(0, 0, 4, 17)
         found = counted(lambda: model(tokens_BT[:, :-1]).sum().backward())
     (call,) = found.calls
-    assert call.times == (2 + 5) * NANO.layers
-    assert tensor_parallel(NANO, 4, 64, size=4).unlike(found).startswith("all-reduce over 4 ranks: ")
+    assert call.times == (2 + 5) * SMALL.layers
+    assert tensor_parallel(SMALL, 4, 64, size=4).unlike(found).startswith("all-reduce over 4 ranks: ")
 
 
 def test_a_collective_that_nobody_predicted_is_found() -> None:
@@ -131,9 +131,9 @@ def test_a_model_without_data_gets_each_rank_its_share() -> None:
         assert {weights.device.type for weights in empty.parameters()} == {"meta"}
         model = strategy.wrap(empty)
         local = [weights.to_local() for weights in model.parameters()]
-    assert sum(part.numel() for part in local) == NANO.parameters // 4
+    assert sum(part.numel() for part in local) == SMALL.parameters // 4
     assert {part.dtype for part in local} == {torch.bfloat16}
     drawn = torch.cat([part.detach().flatten().float() for part in local if part.dim() > 1])
-    assert float(drawn.std()) == pytest.approx(0.02, rel=0.01)
+    assert float(drawn.std()) == pytest.approx(0.02, rel=0.03)
     assert all(bool((part == 1).all()) for part in local if part.dim() == 1)
     assert Recipe(states=config.states).states == "bf16"

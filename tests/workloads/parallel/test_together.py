@@ -2,14 +2,13 @@
 
 import pytest
 
-from labs.models import find_model
 from labs.results import Record, read
 from labs.scaling import law_speedup
 from labs.traffic import fully_sharded, tensor_decode
 from tests.workloads.launching import torchrun
+from tests.workloads.parallel.small import SMALL
 from workloads.parallel.grid import grid_traffic
 
-NANO = find_model("mistral-nano")
 LIMIT_S = 850.0
 """Some twenty seconds of work for two cores; they may be shared with much else."""
 pytestmark = pytest.mark.timeout(900)
@@ -56,10 +55,10 @@ def test_bytes_are_counted_as_predicted(launched: tuple[str, dict[str, Record]])
                 assert row.expected is not None
                 assert row.value == row.expected.value == row.config["predicted_bytes_per_rank"]
     first = {name: record.measurements[2].value for name, record in records.items() if name in ("fsdp", "mesh")}
-    assert first["fsdp"] == fully_sharded(NANO, 4, size=4).sent_bytes
-    assert first["mesh"] == grid_traffic(NANO, 2, 2, 4 * 16, size=4).sent_bytes
+    assert first["fsdp"] == fully_sharded(SMALL, 4, size=4).sent_bytes
+    assert first["mesh"] == grid_traffic(SMALL, 2, 2, 4 * 16, size=4).sent_bytes
     decode = next(row for row in records["tensor-parallel"].measurements if row.name == "decode: sent")
-    assert decode.value == tensor_decode(NANO, 4, 1, size=4).sent_bytes
+    assert decode.value == tensor_decode(SMALL, 4, 1, size=4).sent_bytes
 
 
 def test_tokens_are_counted_once(launched: tuple[str, dict[str, Record]]) -> None:
@@ -89,7 +88,7 @@ def test_both_laws_are_fitted_to_what_was_measured(launched: tuple[str, dict[str
 
 def test_what_is_printed_is_predicted_first(launched: tuple[str, dict[str, Record]]) -> None:
     lines = launched[0].splitlines()
-    sent = fully_sharded(NANO, 4, size=4).sent_bytes / 1e6
+    sent = fully_sharded(SMALL, 4, size=4).sent_bytes / 1e6
     predicted = next(index for index, line in enumerate(lines) if line.startswith("predicted: layers gathered twice"))
     measured = next(index for index, line in enumerate(lines) if line.startswith("layers gathered twice: step"))
     assert predicted < measured

@@ -76,10 +76,10 @@ def test_several_steps_are_a_mean_and_spans_add_up_to_the_median() -> None:
     other = Breakdown(step_s=3.0, compute_s=2.5, hidden_s=0.0, exposed_s=0.1, strip={})
     told = shares([one, other])
     assert told == pytest.approx({"compute": 0.75, "exposed": 0.1, "idle": 0.15, "overlap": 0.2})
-    found = spans([one, other], 0.2, 2, cuda=False)
+    found = spans([one, other], 0.2, cuda=False)
     assert [span.name for span in found] == ["arithmetic", "idle: Python and waiting", "exposed communication"]
     assert sum(span.seconds for span in found) == pytest.approx(0.2)
-    assert "2 further steps" in found[0].how
+    assert "(2000.0 ms a step under it)" in found[0].how
 
 
 def test_without_communication_nothing_is_hidden() -> None:

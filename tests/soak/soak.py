@@ -68,6 +68,7 @@ class Soak:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.close()
             raise SystemExit(f"another soak is at work in {folder}: wait for it, or choose another --seed") from None
         self.file = folder / "lives.jsonl"
         self.over: dict[int, dict[str, Any]] = {}

@@ -14,6 +14,7 @@ from workloads.command import CheckFailed
 from workloads.device import Device
 from workloads.ladder import climb, overhead, rungs, trained
 from workloads.ladder.overhead import Starts
+from workloads.ladder.static import Static
 
 NANO = find_model("mistral-nano")
 SMALL = ["--device", "cpu", "--model", "mistral-nano", "--prompt", "6", "--tokens", "4"]
@@ -98,12 +99,12 @@ def test_a_rung_that_fails_is_named_the_others_are_kept_and_the_run_fails(
 
 
 def test_a_wrong_rung_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = climb.Static.step
+    taken = Static.step
 
-    def shifted(engine: climb.Static) -> torch.Tensor:
+    def shifted(engine: Static) -> torch.Tensor:
         return taken(engine).roll(1, -1)
 
-    monkeypatch.setattr(climb.Static, "step", shifted)
+    monkeypatch.setattr(Static, "step", shifted)
     with pytest.raises(
         CheckFailed, match=r"^static cache: logits are 1\.\d standard deviations from eager fp32, allowed"
     ):

@@ -76,7 +76,8 @@ def test_attention_that_skips_blocks_sees_all_up_to_its_position_and_nothing_aft
 
 
 def test_every_engine_gives_the_logits_of_the_model_as_it_comes(weights: Weights) -> None:
-    model, read = weights.at("fp32"), []
+    model = weights.at("fp32")
+    read: list[Tensor] = []
     expected = logits_of(Growing(model, "eager"), prompt(), read)
     whole = torch.cat([prompt(), *read], 1)
     with torch.inference_mode():
@@ -106,7 +107,8 @@ def test_projections_are_views_of_their_fused_weight(weights: Weights) -> None:
 
 def test_sequences_of_a_batch_do_not_mix(weights: Weights) -> None:
     model = weights.at("fp32")
-    three, read = prompt(3), []
+    three = prompt(3)
+    read: list[Tensor] = []
     found = logits_of(Static(model, fused_of(weights), NANO, batch=3, length=16), three, read).unflatten(0, (5, 3))
     for row in range(3):
         alone = [token_B1[row : row + 1] for token_B1 in read]
@@ -124,12 +126,14 @@ def test_a_pretended_prompt_is_the_same_for_all_sequences(weights: Weights) -> N
 
 
 def test_one_compilation_serves_every_layer_and_has_no_break(weights: Weights) -> None:
-    expected = logits_of(Growing(weights.at("fp32"), register()), prompt(), read := [])
+    read: list[Tensor] = []
+    expected = logits_of(Growing(weights.at("fp32"), register()), prompt(), read)
     graphs: list[object] = []
 
     def backend(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable:
         graphs.append(graph)
-        return graph.forward
+        run: Callable = graph.forward
+        return run
 
     torch._dynamo.reset()
     engine = Static(
@@ -155,7 +159,8 @@ def test_weights_go_down_in_place_and_up_by_being_made_again() -> None:
     assert half.model.rotary_emb.inv_freq.dtype is torch.float32
     assert made == ["fp32"]
     assert weights.read_bytes() == NANO.decode_bytes(0)
-    expected = logits_of(Growing(half, register()), prompt(), read := [])
+    read: list[Tensor] = []
+    expected = logits_of(Growing(half, register()), prompt(), read)
     packed = weights.at("bf16", "int8")
     rows = sum(linear.out_features for linear in weights.products())
     unpacked = 2 * (NANO.norm_weights + NANO.hidden)
@@ -178,7 +183,8 @@ def test_packed_weights_are_counted_with_their_scales() -> None:
 
 def test_a_wrong_cache_position_and_a_wrong_weight_are_beyond_every_tolerance(weights: Weights) -> None:
     model = weights.at("fp32")
-    expected = logits_of(Static(model, fused_of(weights), NANO, batch=1, length=16), prompt(), read := [])
+    read: list[Tensor] = []
+    expected = logits_of(Static(model, fused_of(weights), NANO, batch=1, length=16), prompt(), read)
     late = Static(model, weights.fused, NANO, batch=1, length=16)
     late.start(prompt())
     late.pretend(3, torch.Generator().manual_seed(0))

@@ -1,5 +1,7 @@
 """Which rungs a device has, why it lacks the others, and on what each stands."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from workloads.ladder.rungs import Rung, rungs
 def everything(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that has compilers, Triton and torchao."""
     monkeypatch.setattr(module, "find_spec", lambda name: name)
-    monkeypatch.setattr(module.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
 
 
 def gpu(monkeypatch: pytest.MonkeyPatch, name: str, capability: tuple[int, int]) -> dict[str, Rung]:
@@ -58,7 +60,7 @@ def test_older_gpus_lack_what_their_capability_says(monkeypatch: pytest.MonkeyPa
 
 def test_without_compilers_or_torchao_the_rungs_say_so(cpu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda _name: None)
-    monkeypatch.setattr(module.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
     found = {rung.name: rung for rung in rungs(cpu)}
     assert found["compile"].absent == found["int8 weights"].absent == "no C++ compiler"
     assert found["int8 weights, not compiled"].absent == "torchao is not installed"

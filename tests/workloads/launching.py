@@ -14,7 +14,7 @@ ENVIRONMENT = {
 }
 
 
-def torchrun(ranks: int, *arguments: str, limit_s: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+def torchrun(ranks: int, *arguments: str, limit_s: float = 500, **environment: str) -> subprocess.CompletedProcess[str]:
     """`torchrun` on these arguments, as run.sh starts it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -119,7 +119,7 @@ def test_an_engine_that_does_not_start_is_not_applicable_and_no_gain(
         def continuous_batching_context_manager(self, **_given: object) -> None:
             raise MemoryError("no memory was found\nmore of it")
 
-    step = continuous.by_transformers(Broken(), [request(2, 2)], 2, cpu)  # type: ignore[arg-type]
+    step = continuous.by_transformers(Broken(), [request(2, 2)], 2, cpu)
     with pytest.raises(continuous.NotApplicable, match=r"does not run here: MemoryError: no memory was found$"):
         step([request(2, 2)])
     monkeypatch.setattr(batching, "by_transformers", lambda *_given: step)

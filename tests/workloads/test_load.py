@@ -49,7 +49,7 @@ def test_a_real_server_is_served_asked_measured_and_ended(tmp_path: Path, monkey
     load.main([*QUICK, "--url", url, "--served-model", model, "--clients", "1,2", "--rates", "20", "--out",
                str(tmp_path)])  # fmt: skip
     server.send_signal(signal.SIGTERM)
-    stdout, stderr = server.communicate(timeout=120)
+    stdout, stderr = server.communicate(timeout=300)
     assert (server.returncode, stdout) == (0, "ended\n"), stderr
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{url}/health", timeout=5)

@@ -1,12 +1,13 @@
 """weights: every way loads the same bits, cold is cold, ratios and floors add up, a wrong bit is found."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from labs.results import Record, read
+from labs.results import Record, Roof, read
 from labs.roofs import Bound
 from workloads import weights
 from workloads.command import CheckFailed
@@ -54,7 +55,7 @@ def test_the_ratio_is_of_the_two_medians(record: Record) -> None:
 def test_a_page_cache_that_does_not_forget_is_told(record: Record, cpu: Device) -> None:
     (row,) = [row for row in record.measurements if row.name == "rooflab, cold"]
     for resident, told in ((0.0, False), (0.5, True), (None, False)):
-        found = list(weights.notes([weights.replace(row, config={**row.config, "resident": resident})], cpu))
+        found = list(weights.notes([replace(row, config={**row.config, "resident": resident})], cpu))
         assert any("did not forget the file before rooflab, cold: not cold at all" in note for note in found) == told
 
 
@@ -90,8 +91,8 @@ def test_one_wrong_bit_and_a_lost_tensor_are_found(tmp_path: Path) -> None:
 
 
 def test_a_warm_load_is_bounded_by_what_follows_the_cache() -> None:
-    def roof(value: float) -> weights.Roof:
-        return weights.Roof(value=value, source="")
+    def roof(value: float) -> Roof:
+        return Roof(value=value, source="")
 
     seen = weights.Links(storage=roof(1.2e9), cache=roof(9e9), device=roof(5e9))
     assert (seen.slowest("cold").value, seen.slowest("warm").value) == (1.2e9, 5e9)
@@ -102,9 +103,7 @@ def test_the_faster_of_fio_and_us_is_what_the_storage_can_do() -> None:
     row = weights._row("file, cold", 100, [1.0], Bound(None, "x"), "", link="storage", by="rooflab", cache="cold")
     told = weights._row("file, cold, by fio", 100, [0.5], Bound(None, "x"), "", link="storage", by="fio", cache="cold")
     warm = weights._row("file, warm", 100, [0.1], Bound(None, "x"), "", link="cache", by="rooflab", cache="warm")
-    assert weights.fold([row, told, warm]).storage == weights.Roof(
-        value=200.0, source="measured here, file, cold, by fio"
-    )
+    assert weights.fold([row, told, warm]).storage == Roof(value=200.0, source="measured here, file, cold, by fio")
 
 
 @pytest.mark.parametrize(

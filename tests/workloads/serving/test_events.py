@@ -22,8 +22,10 @@ def test_events_do_not_depend_on_how_the_stream_is_cut(size: int) -> None:
 
 
 def test_an_empty_text_is_no_text() -> None:
-    empty: dict[str, object]
-    for empty in ({"text": ""}, {"text": None}, {"delta": {}}, {"delta": {"role": "assistant", "content": ""}}):
+    without: list[dict[str, object]] = [
+        {"text": ""}, {"text": None}, {"delta": {}}, {"delta": {"role": "assistant", "content": ""}},
+    ]  # fmt: skip
+    for empty in without:
         assert not said(json.dumps({"choices": [empty]}).encode()).text
 
 

@@ -240,6 +240,7 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
                 processes=facts[node.name].processes,
                 cores=max(1, facts[node.name].cores // sharing),
                 gpus=facts[node.name].devices > 0,
+                address=node.peer_address,
             )
             for index, node in enumerate(cluster.nodes)
         ),

@@ -109,6 +109,8 @@ class Seat:
     """CPUs that the node's processes may use."""
     gpus: bool = True
     """Whether the node has CUDA devices; without, a job may ask for another number of ranks."""
+    address: str = ""
+    """Where the other nodes reach it; "" where that is not known."""
 
     def ranks(self, item: Job) -> int:
         """Ranks of this job here."""
@@ -152,6 +154,7 @@ def script(plan: Plan, seat: Seat) -> str:
         "ROOFLAB_LAB": "" if plan.lab is None else str(plan.lab),
         "ROOFLAB_NODE": seat.node,
         "ROOFLAB_NODES": str(len(plan.seats)),
+        "ROOFLAB_PEERS": " ".join(f"{other.node}={other.address}" for other in plan.seats if other.address),
         "ROOFLAB_INSTANCE_TYPE": plan.instance_type,
         "ROOFLAB_USD_PER_HOUR": "" if plan.usd_per_hour is None else f"{plan.usd_per_hour:.6g}",
         "ROOFLAB_COMMIT": plan.commit,

@@ -12,7 +12,10 @@ from operate import launch
 from operate.launch import Job, Place, Plan, Seat
 
 RUN = "20261120-093000-lab3"
-SEATS = (Seat(node="node0", index=0, processes=4, cores=48), Seat(node="node1", index=1, processes=4, cores=48))
+SEATS = (
+    Seat(node="node0", index=0, processes=4, cores=48, address="10.0.0.7"),
+    Seat(node="node1", index=1, processes=4, cores=48, address="10.0.0.8"),
+)
 
 
 def plan(**changes) -> Plan:
@@ -73,6 +76,7 @@ export ROOFLAB_RUN={RUN}
 export ROOFLAB_LAB=3
 export ROOFLAB_NODE=node1
 export ROOFLAB_NODES=2
+export ROOFLAB_PEERS='node0=10.0.0.7 node1=10.0.0.8'
 export ROOFLAB_INSTANCE_TYPE=g6.12xlarge
 export ROOFLAB_USD_PER_HOUR=9.2032
 export ROOFLAB_COMMIT=0123abc-dirty

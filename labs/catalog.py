@@ -44,6 +44,15 @@ class Workload:
     """After this the workload is ended and counts as failed."""
     cpu_ranks: int = 2
     """Ranks of a cluster workload on a node without a GPU; a node with GPUs gets one each."""
+    restarts: int = 0
+    """How often the launcher starts it again after a rank or a node was lost; it resumes from its own checkpoint. Of
+    "cluster" workloads only."""
+
+    def __post_init__(self) -> None:
+        """Check what would be ignored otherwise. Raises: ValueError that names field, value and what is allowed."""
+        _demand(0 <= self.restarts <= 100, "restarts", self.restarts, "a whole number from 0 to 100")
+        _demand(not self.restarts or self.scope == "cluster", "restarts", self.restarts,
+                f"0, for {self.name} runs on each node for itself")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from labs.catalog import LABS, find_lab
+from labs.catalog import LABS, Workload, find_lab
 from labs.storage import STORAGE
 
 
@@ -167,3 +167,11 @@ def test_another_type_or_capacity_does_not_keep_the_defaults_alternatives() -> N
 def test_what_cannot_be_is_refused_with_what_to_write(given: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         LABS[3].override(**given)
+
+
+def test_only_what_runs_over_the_cluster_is_started_again() -> None:
+    assert Workload(name="a", module="a", scope="cluster", restarts=3).restarts == 3
+    with pytest.raises(ValueError, match=re.escape("restarts=1 is not allowed: write 0, for a runs on each node")):
+        Workload(name="a", module="a", restarts=1)
+    with pytest.raises(ValueError, match="restarts=101 is not allowed: write a whole number from 0 to 100"):
+        Workload(name="a", module="a", scope="cluster", restarts=101)

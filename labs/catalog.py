@@ -271,6 +271,9 @@ LABS: dict[int, Lab] = {
     )
 }  # fmt: skip
 
+EXTRA: tuple[Workload, ...] = (Workload(name="hello", module="workloads.hello", timeout_s=60),)
+"""Workloads on no lab's list, which any lab runs where `--only` names them."""
+
 
 def find_lab(number: object) -> Lab:
     """The lab of that number, given as a number or as text.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labs.catalog import Lab, Workload, find_lab
+from labs.catalog import EXTRA, Lab, Workload, find_lab
 from labs.names import stack_name
 from operate import laptop
 from operate.account import Account
@@ -71,16 +71,17 @@ def open_lab(lab: str, name: str, screen: Screen) -> Cluster:
 
 
 def choose_workloads(lab: Lab, only: str) -> tuple[Workload, ...]:
-    """The workloads of `lab`, or those that `only` names (with commas), in the lab's order.
+    """The workloads of `lab`, or those that `only` names (with commas), in the lab's order, `EXTRA` ones last.
 
     Raises:
-        ValueError: a name that is none of the lab's.
+        ValueError: a name that is none of the lab's, and not extra.
     """
     wanted = {word.strip() for word in only.split(",") if word.strip()}
-    known = [workload.name for workload in lab.workloads]
+    every = (*lab.workloads, *EXTRA)
+    known = [workload.name for workload in every]
     for name in sorted(wanted - set(known)):
         raise ValueError(f"only={name!r} is no workload of Lab {lab.number}: write some of {', '.join(known)}")
-    return tuple(workload for workload in lab.workloads if not wanted or workload.name in wanted)
+    return tuple(workload for workload in every if workload.name in wanted) if wanted else lab.workloads
 
 
 def open_target(lab: Lab | None, *, on: str, hosts: str, screen: Screen) -> Cluster:

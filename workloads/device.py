@@ -1,6 +1,5 @@
 """The device that a workload runs on: which it is, what it can do, and how time is taken on it."""
 
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 
 from labs.accelerators import Accelerator, by_driver_name
+from workloads.processor import cpu_name
 
 TORCH_DTYPES = {
     "fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16,
@@ -77,15 +77,6 @@ def find_device(choice: str = "auto", local_rank: int = 0) -> Device:
     torch.cuda.set_device(device)
     name = torch.cuda.get_device_name(device)
     return Device(torch=device, name=name, accelerator=by_driver_name(name))
-
-
-def cpu_name() -> str:
-    """The CPU's model name, or its architecture where the system tells no more."""
-    information = Path("/proc/cpuinfo")
-    for line in information.read_text().splitlines() if information.exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def cache_bytes(device: Device) -> int:

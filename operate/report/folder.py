@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labs.catalog import LABS
+from labs.catalog import EXTRA, LABS
 from labs.results import Measurement, Record, read
 from operate.problem import Problem
 
@@ -199,7 +199,8 @@ def _parts(folder: Path, facts: dict[str, Any], found: list[Path]) -> Iterable[P
 
 def _due(name: str, scope: str, nodes: Iterable[str]) -> list[str]:
     """Files that a workload of the catalogue must leave; the user's own script need not write a record."""
-    if name not in {workload.name for lab in LABS.values() for workload in lab.workloads}:
+    catalogue = (*EXTRA, *(workload for lab in LABS.values() for workload in lab.workloads))
+    if name not in {workload.name for workload in catalogue}:
         return []
     return [f"{name}.{node}.json" for node in nodes] if scope == "node" else [f"{name}.json"]
 

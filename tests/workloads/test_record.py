@@ -9,9 +9,10 @@ import torch
 
 from labs.results import Machine, read
 from workloads.command import CheckFailed
-from workloads.device import Device, cpu_name, find_device, time_each
+from workloads.device import Device, find_device, time_each
 from workloads.gemm import Config
 from workloads.group import Group, Place, joined, place
+from workloads.processor import cpu_name
 from workloads.record import surroundings, write
 from workloads.sensors import Reading, Sensors, describe, parse
 

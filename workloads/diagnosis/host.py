@@ -12,8 +12,9 @@ import torch
 
 from labs.findings import Finding, fail, note, ok, warn
 from labs.placement import gib
-from workloads.device import cache_bytes, cpu_name, find_device
+from workloads.device import cache_bytes, find_device
 from workloads.diagnosis.command import ask
+from workloads.processor import cpu_name
 
 _GIB = 2**30
 _INSTANCE_STORE = "Amazon EC2 NVMe Instance Storage"

@@ -248,10 +248,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--mtbf-hours", type=seconds, default=24.0, help="mean time between interruptions")
     parser.add_argument("--budget-s", type=seconds, help="after this each way saves only once")
     flags, device, config, within = parser.read(arguments, configure)
-    try:
+    with parser.refusing():  # the folder cannot be written, or has no room
         run(config, device, flags, within)
-    except ValueError as error:  # the folder cannot be written, or has no room
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

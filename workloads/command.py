@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -47,9 +48,19 @@ class Parser(argparse.ArgumentParser):
             SystemExit: with exit code 2, for wrong flags, values that `configure` refuses, or a wrong environment.
         """
         flags = self.parse_args(arguments)
-        try:
+        with self.refusing():
             device = find_device(flags.device)
             return flags, device, configure(flags, device), surroundings()
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """A `ValueError` inside, which names field, value and what is allowed, ends the process as a wrong flag does.
+
+        Raises:
+            SystemExit: with exit code 2.
+        """
+        try:
+            yield
         except ValueError as error:
             self.error(str(error))
 
@@ -81,6 +92,33 @@ def seconds(text: str) -> float:
         value = -1.0
     if not 0 <= value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds: write for example 2.5")
+    return value
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """A flag's value as whole numbers of at least 1 with commas between them, each of them once.
+
+    Raises:
+        argparse.ArgumentTypeError: one is not such a number.
+    """
+    try:
+        return tuple(dict.fromkeys(positive(part) for part in text.split(",")))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}: write them with commas, for example 1,2,4") from None
+
+
+def learning_rate(text: str) -> float:
+    """A flag's value as a learning rate between 0 and 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not one.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a learning rate between 0 and 1: write for example 3e-4")
     return value
 
 

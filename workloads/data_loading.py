@@ -188,7 +188,7 @@ def notes(device: Device) -> Sequence[str]:
 
 
 def workers(given: str) -> tuple[int, ...]:
-    """Read "0,1,2".
+    """Read "0,1,2", where 0 is a count too.
 
     Raises:
         argparse.ArgumentTypeError: a part is no count.
@@ -211,10 +211,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--steps", type=positive, help="timed steps of each run")
     parser.add_argument("--workers", type=workers, help="processes that fetch, as in 0,1,2,4")
     flags, device, config, within = parser.read(arguments, configure)
-    try:
+    with parser.refusing():  # the folder cannot be written
         run(config, device, flags, within)
-    except ValueError as error:  # the folder cannot be written
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

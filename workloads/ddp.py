@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from labs.results import Measurement
 from labs.traffic import data_parallel
-from workloads.command import start
+from workloads.command import counts, start
 from workloads.device import Device
 from workloads.group import Group, Place
 from workloads.parallel.bench import Outcome
@@ -100,18 +100,6 @@ def run(config: Config, group: Group, flags: argparse.Namespace, within: Surroun
     )
 
 
-def buckets_flag(text: str) -> tuple[int, ...]:
-    """Bucket sizes in MB, with commas between them.
-
-    Raises:
-        argparse.ArgumentTypeError: one is not a whole number of at least 1.
-    """
-    sizes = [int(part) if part.isascii() and part.isdigit() else 0 for part in text.split(",")]
-    if min(sizes) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} are not sizes in MB: write for example 25,1")
-    return tuple(dict.fromkeys(sizes))
-
-
 def main(arguments: Sequence[str]) -> None:
     """Run on these flags.
 
@@ -120,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: wrong flags or environment, with exit code 2.
     """
     parser = parser_of("ddp", __doc__)
-    parser.add_argument("--buckets", type=buckets_flag, help="bucket sizes in MB, for example 25,1")
+    parser.add_argument("--buckets", type=counts, help="bucket sizes in MB, for example 25,1")
     enter(parser, arguments, configure, run)
 
 

@@ -27,14 +27,13 @@ from labs.models import find_model
 from labs.results import Measurement, Roof
 from labs.roofs import Bound, compute_bound, per_unit, usd_per_million
 from workloads.chain import draw
-from workloads.command import Parser, positive, start
+from workloads.command import Parser, learning_rate, positive, start
 from workloads.device import Device
 from workloads.earlier import product_ceiling
 from workloads.record import Surroundings, write
 from workloads.sensors import Sensors, describe
-from workloads.train_step import default_model
+from workloads.training.choice import default_model, large
 from workloads.training.curves import Curve, check_parity, entropy, spread_of
-from workloads.training.flags import rate
 from workloads.training.float8 import RECIPES, demand_torchao, emulated, fp8_bound, layer_flops, to_float8
 from workloads.training.laps import spans
 from workloads.training.prediction import Rates, rates, step_parts
@@ -98,11 +97,11 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
     if "bf16" not in device.dtypes:
         raise ValueError(f"{device.name} has no bf16 to compare fp8 with: take a GPU of Ampere or later")
     model = flags.model or default_model(device)
-    large = device.cuda and model in ("mistral-7b", "mistral-tiny")
+    few = large(model, device)
     return Config(
         model=model, recipe=flags.recipe,
-        sequence=flags.sequence or (4096 if large else 1024 if device.cuda else 32),
-        batch=flags.batch or (1 if large else 8 if device.cuda else 2), accumulate=4 if large else 1,
+        sequence=flags.sequence or (4096 if few else 1024 if device.cuda else 32),
+        batch=flags.batch or (1 if few else 8 if device.cuda else 2), accumulate=4 if few else 1,
         steps=flags.steps or (30 if device.cuda else 24), seeds=flags.seeds,
         learning_rate=flags.learning_rate or 0.75 / find_model(model).hidden, seed=flags.seed,
         threads=torch.get_num_threads(),
@@ -265,7 +264,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--batch", type=positive, help="sequences at once")
     parser.add_argument("--steps", type=positive, help="optimiser steps of each run")
     parser.add_argument("--seeds", type=positive, default=2, help="runs in bf16")
-    parser.add_argument("--learning-rate", type=rate, help="of AdamW; default: 0.75 over the model's width")
+    parser.add_argument("--learning-rate", type=learning_rate, help="of AdamW; default: 0.75 over the model's width")
     flags, device, config, within = parser.read(arguments, configure)
     run(config, device, flags, within)
 

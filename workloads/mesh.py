@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from labs.memory import refuse_uneven
 from labs.models import find_model
-from workloads.command import start
+from workloads.command import counts, start
 from workloads.device import Device
 from workloads.group import Group, Place
 from workloads.parallel.grid import grid_of, grid_strategy
@@ -80,18 +80,6 @@ def run(config: Config, group: Group, flags: argparse.Namespace, within: Surroun
                like_fp32=strategies("fp32"), notes=(why,) if why else ()).run(flags, within)  # fmt: skip
 
 
-def tensor_flag(text: str) -> tuple[int, ...]:
-    """Ranks along tensor, with commas between them.
-
-    Raises:
-        argparse.ArgumentTypeError: one is not a whole number of at least 1.
-    """
-    sizes = [int(part) if part.isascii() and part.isdigit() else 0 for part in text.split(",")]
-    if min(sizes) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} are not numbers of ranks: write for example 1,2,4")
-    return tuple(dict.fromkeys(sizes))
-
-
 def main(arguments: Sequence[str]) -> None:
     """Run on these flags.
 
@@ -100,7 +88,7 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: wrong flags or environment, with exit code 2.
     """
     parser = parser_of("mesh", __doc__)
-    parser.add_argument("--tensor", type=tensor_flag, help="ranks along tensor, one grid each, for example 1,2,4")
+    parser.add_argument("--tensor", type=counts, help="ranks along tensor, one grid each, for example 1,2,4")
     enter(parser, arguments, configure, run)
 
 

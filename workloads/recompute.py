@@ -29,14 +29,14 @@ from labs.models import find_model
 from labs.results import Measurement, Roof
 from labs.roofs import Bound, compute_bound, inverse
 from workloads.chain import draw
-from workloads.command import CheckFailed, Parser, positive, start
+from workloads.command import CheckFailed, positive, start
 from workloads.device import Device
 from workloads.earlier import product_ceiling
 from workloads.parity import TOLERANCE
 from workloads.record import Surroundings, write
 from workloads.sensors import Sensors, describe
-from workloads.train_step import default_model
 from workloads.training.budget import Point, applied, points, predicted_bytes, predicted_slowdown
+from workloads.training.choice import chosen, large, parser_of
 from workloads.training.kept import kept
 from workloads.training.laps import Laps, spans
 from workloads.training.trainee import DTYPES, Trainee, trainable, whole
@@ -82,14 +82,9 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
     Raises:
         ValueError: a value is not allowed.
     """
-    model = flags.model or default_model(device)
-    large = device.cuda and model in ("mistral-7b", "mistral-tiny")
-    return Config(
-        model=model, dtype=flags.dtype or ("bf16" if device.half == "bf16" else "fp32"),
-        batch=flags.batch or (1 if large else 8 if device.cuda else 4),
-        sequence=flags.sequence or (4096 if large else 1024 if device.cuda else 64),
-        steps=flags.steps or (10 if device.cuda else 7), seed=flags.seed, threads=torch.get_num_threads(),
-    )  # fmt: skip
+    told = chosen(flags, device)
+    usual = 1 if large(told["model"], device) else 8 if device.cuda else 4
+    return Config(**told, batch=flags.batch or usual, steps=flags.steps or (10 if device.cuda else 7))
 
 
 @dataclass(kw_only=True)
@@ -259,11 +254,8 @@ def main(arguments: Sequence[str]) -> None:
         CheckFailed: what was made again is not what would have been kept.
         SystemExit: wrong flags or environment, with exit code 2.
     """
-    parser = Parser("recompute", __doc__)
-    parser.add_argument("--model", help="a shape of labs/models.py; default: the largest whose states fit")
-    parser.add_argument("--dtype", help="fp32 or bf16; default: bf16 on a GPU that has it")
+    parser = parser_of("recompute", __doc__)
     parser.add_argument("--batch", type=positive, help="sequences at once")
-    parser.add_argument("--sequence", type=positive, help="tokens per sequence")
     parser.add_argument("--steps", type=positive, help="timed steps of each point")
     flags, device, config, within = parser.read(arguments, configure)
     run(config, device, flags, within)

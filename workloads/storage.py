@@ -182,10 +182,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--files", type=positive, help="small files")
     parser.add_argument("--repeats", type=positive, help="samples of each row")
     flags, device, config, within = parser.read(arguments, configure)
-    try:
+    with parser.refusing():
         run(config, device, flags, within)
-    except ValueError as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -28,21 +28,18 @@ from labs.memory import Footprint, Part, Recipe, Saving, activation_parts, fligh
 from labs.models import Model, find_model
 from labs.results import Measurement, Roof
 from labs.roofs import Bound, compute_bound, per_unit, usd_per_million
-from workloads.command import CheckFailed, Parser, positive, seconds, start
+from workloads.command import CheckFailed, counts, learning_rate, positive, seconds, start
 from workloads.device import Device
 from workloads.earlier import product_ceiling
 from workloads.parity import loss_failure
 from workloads.record import Surroundings, write
 from workloads.sensors import Sensors, describe
+from workloads.training.choice import chosen, large, parser_of
 from workloads.training.exactness import check_gradients
-from workloads.training.flags import counts, rate
 from workloads.training.laps import spans
 from workloads.training.prediction import Rates, rates, step_parts
 from workloads.training.sweep import Config, Sweep, Taken
 from workloads.training.trainee import BYTES_PER_PARAMETER
-
-ROOM = 1.15
-"""A model is chosen whose states and this much more fit."""
 
 
 def configure(flags: argparse.Namespace, device: Device) -> Config:
@@ -51,27 +48,16 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
     Raises:
         ValueError: a value is not allowed.
     """
-    model = flags.model or default_model(device)
-    large = device.cuda and model in ("mistral-7b", "mistral-tiny")
+    told = chosen(flags, device)
+    few = large(told["model"], device)
     return Config(
-        model=model, dtype=flags.dtype or ("bf16" if device.half == "bf16" else "fp32"),
-        sequence=flags.sequence or (4096 if large else 1024 if device.cuda else 64),
-        batches=flags.batches or ((1, 2, 4) if large else (1, 2, 4, 8, 16)),
-        accumulate=flags.accumulate or (8 if large else 1), steps=flags.steps or (10 if device.cuda else 5),
+        **told, batches=flags.batches or ((1, 2, 4) if few else (1, 2, 4, 8, 16)),
+        accumulate=flags.accumulate or (8 if few else 1), steps=flags.steps or (10 if device.cuda else 5),
         chunk=4096 if device.cuda else 512, compiled=device.cuda and not flags.eager,
         # Adam's first steps move every weight by the learning rate, and a wider layer sums more of them.
-        learning_rate=flags.learning_rate or 0.75 / find_model(model).hidden,
+        learning_rate=flags.learning_rate or 0.75 / find_model(told["model"]).hidden,
         budget_s=(150.0 if device.cuda else 15.0) if flags.budget_s is None else flags.budget_s,
-        seed=flags.seed, threads=torch.get_num_threads(),
     )  # fmt: skip
-
-
-def default_model(device: Device) -> str:
-    """The largest whose states fit with room for activations; the smallest on a CPU."""
-    for name in ("mistral-7b", "mistral-tiny", "mistral-mini") if device.cuda else ():
-        if device.memory_bytes > ROOM * find_model(name).adam_bytes():
-            return name
-    return "mistral-nano"
 
 
 def bound_of(config: Config, device: Device) -> Bound:
@@ -242,14 +228,11 @@ def main(arguments: Sequence[str]) -> None:
         CheckFailed: what was trained is wrong.
         SystemExit: wrong flags or environment, with exit code 2.
     """
-    parser = Parser("train_step", __doc__)
-    parser.add_argument("--model", help="a shape of labs/models.py; default: the largest whose states fit")
-    parser.add_argument("--dtype", help="fp32 or bf16; default: bf16 on a GPU that has it")
-    parser.add_argument("--sequence", type=positive, help="tokens per sequence")
+    parser = parser_of("train_step", __doc__)
     parser.add_argument("--batches", type=counts, help="sequences at once, as in 1,2,4")
     parser.add_argument("--accumulate", type=positive, help="batches per optimiser step")
     parser.add_argument("--steps", type=positive, help="timed optimiser steps of each batch")
-    parser.add_argument("--learning-rate", type=rate, help="of AdamW; default: 0.75 over the model's width")
+    parser.add_argument("--learning-rate", type=learning_rate, help="of AdamW; default: 0.75 over the model's width")
     parser.add_argument("--budget-s", type=seconds, help="no further batch is begun after this")
     parser.add_argument("--eager", action="store_true", help="do not compile, on a GPU")
     flags, device, config, within = parser.read(arguments, configure)

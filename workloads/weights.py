@@ -290,10 +290,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--path", help="folder to write them below; default: the lab's file system, else its scratch")
     parser.add_argument("--repeats", type=positive, help="loads that are timed, each way")
     flags, device, config, within = parser.read(arguments, configure)
-    try:
+    with parser.refusing():
         run(config, device, flags, within)
-    except ValueError as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

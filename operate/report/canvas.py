@@ -6,12 +6,13 @@ on the data alone: ids come from a fixed salt, and no date and no version is wri
 
 import io
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+from labs.results import percentile
 from operate.report.element import Child, add, el, printable
 from operate.report.quantity import quantity, rounded, size
 
@@ -165,6 +166,11 @@ def _style(tag: str, style: str) -> str:
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
     return text
+
+
+def crowded(samples: Sequence[float]) -> float:
+    """Where a histogram ends: the few slowest of many samples join its last bar, or the rest had no room."""
+    return percentile(samples, 0.995) if len(samples) >= 200 else max(samples)
 
 
 def log_axis(axis: Any, base: int, unit: str, ticks: int = 6) -> None:

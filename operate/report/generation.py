@@ -14,6 +14,7 @@ from operate.report.canvas import (
     SECOND,
     THIRD,
     Sheet,
+    crowded,
     linear_axis,
     log_axis,
     picture,
@@ -39,7 +40,7 @@ def generation(records: Sequence[Record]) -> list[Element]:
     rates = {row.name: quantity(row.value, row.unit) for row in records[0].measurements if row.unit == "token/s"}
     if "prefill" in rates and "decode" in rates:
         caption += f" The prompt passes at {rates['prefill']}, the answer at {rates['decode']}."
-    beyond = sum(sample > _top(token.samples_s) for sample in token.samples_s)
+    beyond = sum(sample > crowded(token.samples_s) for sample in token.samples_s)
     if beyond:
         caption += f" The last bar holds the {beyond} slowest, up to {quantity(max(token.samples_s), 's')}."
     if not token.roof:
@@ -106,15 +107,10 @@ def _bars(sheet: Sheet, bars: Sequence[tuple[str, Measurement]]) -> None:
     axes.set_title("time, median")
 
 
-def _top(samples: Sequence[float]) -> float:
-    """Where the histogram ends, in seconds; the few slowest of many tokens would leave no room for the rest."""
-    return percentile(samples, 0.995) if len(samples) >= 200 else max(samples)
-
-
 def _histogram(sheet: Sheet, token: Measurement) -> None:
     axes = sheet.panels[1]
     samples = token.samples_s
-    bottom, top = min(samples), _top(samples)
+    bottom, top = min(samples), crowded(samples)
     span = (bottom, max(top, bottom * 1.001))
     axes.hist(
         [min(sample, top) for sample in samples], bins=24, range=span, color=MEASURED, edgecolor=PAPER, linewidth=1

@@ -6,18 +6,7 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from labs.results import Measurement, Record
-from operate.report.canvas import (
-    INK,
-    MEASURED,
-    MUTED,
-    PAPER,
-    ROOF,
-    SECOND,
-    THIRD,
-    Sheet,
-    log_axis,
-    picture,
-)
+from operate.report.canvas import INK, MEASURED, MUTED, PAPER, ROOF, SECOND, THIRD, Sheet, log_axis, picture
 from operate.report.element import el
 from operate.report.quantity import quantity, rounded, share
 

@@ -17,6 +17,7 @@ from operate.report.canvas import (
     SECOND,
     THIRD,
     Sheet,
+    crowded,
     linear_axis,
     log_axis,
     picture,
@@ -140,7 +141,7 @@ def _gaps(levels: Sequence[Level]) -> list[Element]:
 
     def draw(sheet: Sheet) -> None:
         (axes,) = sheet.panels
-        top = max(_top(level["gap"].samples_s) for level in shown)
+        top = max(crowded(level["gap"].samples_s) for level in shown)
         low = min(min(level["gap"].samples_s) for level in shown)
         for level, colour in zip(shown, colours, strict=False):
             samples = level["gap"].samples_s
@@ -158,11 +159,6 @@ def _gaps(levels: Sequence[Level]) -> list[Element]:
     caption = f"What a reader sees: the time from one piece of text to the next. {said}."
     alt = f"Histogram of inter-token latencies. {said}."
     return [picture("serving-gaps", draw, alt=alt, caption=[caption], height=300)]
-
-
-def _top(samples: Sequence[float]) -> float:
-    """Where the histogram ends; the few slowest join the last bar."""
-    return percentile(samples, 0.995) if len(samples) >= 200 else max(samples)
 
 
 def _spread(samples: Sequence[float]) -> str:

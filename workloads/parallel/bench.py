@@ -5,7 +5,6 @@ against the prediction, and a step or two under the profiler. All are ordinary s
 """
 
 import gc
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from workloads.parallel.counting import counted
 from workloads.parallel.links import Link
 from workloads.parallel.oneprocess import Parity, check_parity
 from workloads.parallel.settings import Settings
-from workloads.parallel.strategy import Steps, Strategy, alone, builder, trainer_of
+from workloads.parallel.strategy import Steps, Strategy, Together, alone, builder, trainer_of
 from workloads.parallel.trace import Breakdown, breakdown_of, shares, spans
 from workloads.parity import digest, digest_failure, loss_failure
 
@@ -31,12 +30,10 @@ PROFILED = {True: 2, False: 1}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(Together):
     """What came of one strategy."""
 
     strategy: Strategy
-    every: tuple[Steps, ...]
-    """Of all ranks, timed steps only."""
     traffic: Traffic
     """Predicted, and counted on this rank to be the same."""
     breakdowns: tuple[Breakdown, ...]
@@ -44,21 +41,6 @@ class Outcome:
     parity: Parity
     peak_bytes: int
     """Most memory that a GPU held on any rank; 0 on a CPU."""
-
-    @property
-    def samples_s(self) -> tuple[float, ...]:
-        """Of each step the slowest rank's seconds."""
-        return tuple(max(step) for step in zip(*(steps.samples_s for steps in self.every), strict=True))
-
-    @property
-    def median_s(self) -> float:
-        """Of those."""
-        return statistics.median(self.samples_s)
-
-    @property
-    def losses(self) -> list[float]:
-        """Of the global batch: shares are of one size, so it is the mean over ranks."""
-        return [statistics.fmean(step) for step in zip(*(steps.losses for steps in self.every), strict=True)]
 
     @property
     def checked(self) -> str:

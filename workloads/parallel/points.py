@@ -1,7 +1,6 @@
 """The same training on so many ranks, the work kept or grown: what is measured there, and what must be equal."""
 
 import os
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,7 +16,7 @@ from workloads.chain import draw
 from workloads.group import Group
 from workloads.parallel.bench import PROFILED, free
 from workloads.parallel.settings import Settings
-from workloads.parallel.strategy import Steps, Strategy, alone, builder, trainer_of
+from workloads.parallel.strategy import Strategy, Together, alone, builder, trainer_of
 from workloads.parallel.trace import Breakdown, breakdown_of, shares
 from workloads.parity import digest, digest_failure
 
@@ -45,29 +44,12 @@ class Config(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Point(Together):
     """One number of ranks, one way."""
 
     kind: Kind
     ranks: int
-    every: tuple[Steps, ...]
-    """Of the ranks that took part, timed steps only."""
     breakdowns: tuple[Breakdown, ...]
-
-    @property
-    def samples_s(self) -> tuple[float, ...]:
-        """Of each step the slowest rank's seconds."""
-        return tuple(max(step) for step in zip(*(steps.samples_s for steps in self.every), strict=True))
-
-    @property
-    def median_s(self) -> float:
-        """Of those."""
-        return statistics.median(self.samples_s)
-
-    @property
-    def losses(self) -> list[float]:
-        """Of the batch, each step."""
-        return [statistics.fmean(step) for step in zip(*(steps.losses for steps in self.every), strict=True)]
 
 
 def strategy(ranks: int, group: Group, members: dist.ProcessGroup | None) -> Strategy:

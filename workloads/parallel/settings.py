@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from labs.models import find_model
-from workloads.command import Parser, positive
+from workloads.command import Parser, learning_rate, positive
 from workloads.device import Device
 from workloads.parity import TOLERANCE
 
@@ -61,7 +61,7 @@ def parser_of(name: str, description: str | None) -> Parser:
     parser.add_argument("--batch", type=positive, help="sequences per rank and step")
     parser.add_argument("--sequence", type=positive, help="tokens per sequence")
     parser.add_argument("--steps", type=positive, help="optimiser steps")
-    parser.add_argument("--learning-rate", type=rate_flag, help="of AdamW; default: 0.768 ÷ the model's width")
+    parser.add_argument("--learning-rate", type=learning_rate, help="of AdamW; default: 0.768 ÷ the model's width")
     return parser
 
 
@@ -94,18 +94,3 @@ def default_model(device: Device, bytes_per_parameter: int = 16) -> str:
         if bytes_per_parameter * find_model(name).parameters <= ROOM * device.memory_bytes:
             return name
     return "mistral-nano"
-
-
-def rate_flag(text: str) -> float:
-    """A learning rate above 0.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not one.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a learning rate between 0 and 1")
-    return value

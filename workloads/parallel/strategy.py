@@ -1,5 +1,6 @@
 """How ranks share one model's training: what a strategy is, and the steps that it takes."""
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -111,6 +112,29 @@ class Steps:
     def after(self, warmup: int) -> "Steps":
         """With the samples of the first `warmup` steps left out; losses are kept."""
         return Steps(samples_s=self.samples_s[warmup:], losses=self.losses)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Together:
+    """What ranks saw that took the same steps."""
+
+    every: tuple[Steps, ...]
+    """Of each rank that took part, timed steps only."""
+
+    @property
+    def samples_s(self) -> tuple[float, ...]:
+        """Of each step the slowest rank's seconds."""
+        return tuple(max(step) for step in zip(*(steps.samples_s for steps in self.every), strict=True))
+
+    @property
+    def median_s(self) -> float:
+        """Of those."""
+        return statistics.median(self.samples_s)
+
+    @property
+    def losses(self) -> list[float]:
+        """Of the global batch, each step: shares are of one size, so it is the mean over ranks."""
+        return [statistics.fmean(step) for step in zip(*(steps.losses for steps in self.every), strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,12 +32,10 @@ def enter(
         SystemExit: wrong flags or environment, with exit code 2.
     """
     flags = parser.parse_args(arguments)
-    try:
+    with parser.refusing():
         here, within = place(), surroundings()
         device = find_device(flags.device, here.local_rank)
         config = configure(flags, device, here)
-    except ValueError as error:
-        parser.error(str(error))
     with joined(here, device) as group:
         run(config, group, flags, within)
 

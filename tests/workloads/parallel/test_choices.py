@@ -120,14 +120,22 @@ def test_a_choice_that_cannot_be_is_refused(module, given: dict[str, Any], words
 @pytest.mark.parametrize(
     ("module", "arguments", "words"),
     [
-        (ddp, ["--buckets", "25,none"], "argument --buckets: '25,none' are not sizes in MB: write for example 25,1"),
-        (mesh, ["--tensor", "0"], "argument --tensor: '0' are not numbers of ranks: write for example 1,2,4"),
+        (
+            ddp,
+            ["--buckets", "25,none"],
+            "argument --buckets: 'none' is not a whole number of at least 1: write",
+        ),
+        (mesh, ["--tensor", "0"], "argument --tensor: '0' is not a whole number of at least 1: write them with commas"),
         (
             split_gemm,
             ["--shape", "4x4"],
             "argument --shape: '4x4' is not a shape: write M, N and K as in 512x1024x4096",
         ),
-        (fsdp, ["--learning-rate", "2"], "argument --learning-rate: '2' is not a learning rate between 0 and 1"),
+        (
+            fsdp,
+            ["--learning-rate", "2"],
+            "argument --learning-rate: '2' is not a learning rate between 0 and 1: write",
+        ),
     ],
 )
 def test_a_wrong_flag_is_one_line(module, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

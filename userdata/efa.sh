@@ -19,6 +19,6 @@ if [ -z "$plugin" ]; then
 fi
 # FI_PROVIDER makes a missing EFA fail loudly instead of falling back to TCP.
 cat >>"$ROOFLAB_ENV" <<END
-export FI_PROVIDER=efa NCCL_SOCKET_IFNAME=^docker,lo,veth
+export FI_PROVIDER=efa NCCL_SOCKET_IFNAME=^docker,lo,veth ROOFLAB_EFAS=$found
 export LD_LIBRARY_PATH=$(dirname "$plugin"):$amazon/efa/lib\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
 END

@@ -215,7 +215,7 @@ def test_efa_tells_nccl_where_its_plugin_is(node: Node) -> None:
     assert node.boot("efa") == "ok"
     found = node.env()
     assert found["LD_LIBRARY_PATH"] == f"{node.root}/opt/amazon/ofi-nccl/lib:{node.root}/opt/amazon/efa/lib"
-    assert found["FI_PROVIDER"] == "efa"
+    assert (found["FI_PROVIDER"], found["ROOFLAB_EFAS"]) == ("efa", "1")
 
 
 def test_each_thing_that_efa_lacks_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from labs.results import Record
+from operate.laptop import write
 from operate.report.allreduce import allreduce
 from operate.report.bandwidth import bandwidth
 from operate.report.batch_sweep import batch_sweep
@@ -75,11 +76,9 @@ def figures(part: Part, folder: Path) -> tuple[Element, ...]:
     root = Element("div")
     root.extend(drawn)
     folder.mkdir(exist_ok=True)
-    for stale in folder.glob(f"{part.name}-*"):
-        stale.unlink()
-    partial = path.with_suffix(".partial")
-    partial.write_text(ElementTree.tostring(root, encoding="unicode"), encoding="utf-8")
-    partial.replace(path)
+    for stale in folder.glob(f"{part.name}-*.html"):
+        stale.unlink(missing_ok=True)  # whoever draws the same run at the same time may have been faster
+    write(path, ElementTree.tostring(root, encoding="unicode"))
     return drawn
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from labs.catalog import LABS
+from operate.laptop import write
 from operate.report.element import document, el
 from operate.report.folder import Part, Run, load
 from operate.report.quantity import dollars, duration
@@ -26,9 +27,7 @@ def write_report(folder: Path, *, quiz: bool = False) -> Path:
         Problem: the folder is no run's.
     """
     path = folder / ("quiz.html" if quiz else "report.html")
-    partial = path.with_suffix(".partial")
-    partial.write_text(document(_page(load(folder), quiz=quiz)), encoding="utf-8")
-    partial.replace(path)
+    write(path, document(_page(load(folder), quiz=quiz)))
     return path
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -144,6 +145,28 @@ def test_figures_are_drawn_once_and_anew_for_other_records(
     page(whole)
     now = sorted((whole / "figures").iterdir())
     assert (len(now), len(set(now) - set(drawn))) == (len(drawn), 1)
+
+
+def test_two_commands_that_write_one_report_do_not_take_each_others_files(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shutil.copytree(whole, tmp_path / whole.name)
+    expected, write = page(whole), Path.write_bytes
+    for drawn in (whole / "figures").iterdir():
+        drawn.unlink()
+
+    def meanwhile(self: Path, data: bytes) -> int:
+        """Just before this one moves its file into place, another command writes the whole report."""
+        count = write(self, data)
+        monkeypatch.setattr(Path, "write_bytes", write)
+        other = threading.Thread(target=write_report, args=(whole,))
+        other.start()
+        other.join()
+        return count
+
+    monkeypatch.setattr(Path, "write_bytes", meanwhile)
+    assert page(whole) == expected
+    assert not [path for path in whole.rglob("*") if path.suffix == ".partial"]
 
 
 def test_a_failed_workload_comes_first_in_verdict_and_shows_the_end_of_its_log(tmp_path: Path) -> None:

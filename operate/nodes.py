@@ -45,8 +45,8 @@ class Node:
 
     @property
     def peer_address(self) -> str:
-        """Where the other nodes reach it: its private address, or its loopback one where all share one machine."""
-        return self.address if self.on_loopback or not self.private_ip else self.private_ip
+        """Where the other nodes reach it: its private address, which a host that was named by hand has not."""
+        return self.private_ip or self.address
 
 
 def read_nodes(instances: Sequence[dict[str, Any]], *, private: bool = False) -> tuple[Node, ...]:

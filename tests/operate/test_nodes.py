@@ -49,8 +49,7 @@ def test_login_and_port_are_the_images_own_unless_tagged():
     (plain,) = read_nodes([instance("i-a", "10.0.0.1")])
     assert (plain.user, plain.port, plain.peer_address) == ("ubuntu", 22, "10.0.0.1")
     (tagged,) = read_nodes([instance("i-a", "10.0.0.1", port="2222", public="127.77.0.1")])
-    assert tagged.port == 2222
-    assert tagged.peer_address == "127.77.0.1", "nodes of one loopback meet there"
+    assert (tagged.port, tagged.address, tagged.peer_address) == (2222, "127.77.0.1", "10.0.0.1")
 
 
 def test_only_the_stacks_living_instances_are_its_nodes(account):

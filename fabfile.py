@@ -345,10 +345,10 @@ def compare(c: Context, base: str, other: str, lab: str = "", floor: str = "", j
 
 
 @verb
-def rehearsal_start(c: Context, name: str = "default", seed: str = "0", json: bool = False) -> None:
-    """Start an AWS on this machine. Then: eval "$(fab rehearsal.env)"."""
+def rehearsal_start(c: Context, name: str = "default", seed: str = "0", link: str = "", json: bool = False) -> None:
+    """Start an AWS on this machine; with --link 100mbit nodes have slow links. Then: eval "$(fab rehearsal.env)"."""
     with rehearsed() as control:
-        told = control.start(name, seed=int(number("seed", seed) or 0))
+        told = control.start(name, seed=int(number("seed", seed) or 0), link=link)
     option = "" if name == "default" else f" --name {name}"
     print(document.dumps(told, indent=1) if json else f'{told["endpoint"]} is up: eval "$(fab rehearsal.env{option})"')
 
@@ -404,6 +404,14 @@ def rehearsal_advance(c: Context, name: str = "default", seconds: str = "3600", 
         for line in said:
             print(f"{tick['time']}  guard, {line}")
     print(f"{told['now']}  {len(told['ticks'])} ticks of the guard so far, {len(told['nodes'])} nodes are up")
+
+
+@verb
+def rehearsal_link(c: Context, rate: str, name: str = "default", json: bool = False) -> None:
+    """Change how fast the links of all nodes are: 100mbit, 1gbit, unlimited; of a rehearsal started with --link."""
+    with rehearsed() as control:
+        told = control.link(name, rate)
+    print(document.dumps(told, indent=1, default=str) if json else f"every node's link: {told['link']}, each way")
 
 
 @verb
@@ -463,6 +471,7 @@ namespace.add_collection(
         status=rehearsal_status,
         env=rehearsal_env,
         advance=rehearsal_advance,
+        link=rehearsal_link,
         fault=rehearsal_fault,
     )
 )

@@ -36,6 +36,8 @@ HELP = {
     "yes": "Do not ask.",
     "all_regions": "Every region that the account has enabled.",
     "hours": "Hours to add to the deadline; 1 where it is left out.",
+    "link": "How fast each node's own link is: 100mbit, 1gbit, unlimited; none where it is left out. Linux, as root.",
+    "rate": "How fast: 100mbit, 1gbit, unlimited.",
     "seed": "Fixes ids, placement and the timing of faults.",
     "seconds": "How far, in seconds; an hour where it is left out.",
     "instance_type": "Which type, for example g6.12xlarge; all where it is left out.",

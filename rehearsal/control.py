@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rehearsal import drills, processes
+from rehearsal import drills, namespaces, processes, rates
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -34,15 +34,20 @@ class RehearsalError(Exception):
     """What the user can put right: one line, "cause: remedy"."""
 
 
-def start(name: str = "default", seed: int = 0, *, root: Path | None = None) -> dict[str, Any]:
+def start(name: str = "default", seed: int = 0, link: str = "", *, root: Path | None = None) -> dict[str, Any]:
     """Start a rehearsal in the background and return its `status`.
 
-    What a rehearsal of that name left behind when it died is cleared away first.
+    What a rehearsal of that name left behind when it died is cleared away first. `link`: how fast each node's own link
+    is; "": all share this machine's loopback.
 
     Raises:
-        RehearsalError: one of that name is running, or the server did not come up.
+        RehearsalError: one of that name is running, it can give nodes no links, or the server did not come up.
     """
     state = _state(name, root)
+    if link:
+        _rate(link)
+        if why := namespaces.obstacle():
+            raise RehearsalError(f"link={link!r} cannot be: {why}")
     with _locked(state):
         if _alive(_server(state)):
             raise RehearsalError(f"the rehearsal {name!r} is running: use it, or end it with `{_stop_command(name)}`")
@@ -50,18 +55,18 @@ def start(name: str = "default", seed: int = 0, *, root: Path | None = None) -> 
         state.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(state / "logs", ignore_errors=True)  # those of the last rehearsal of this name
         (state / "logs").mkdir()
-        _spawn(name, seed, state)
+        _spawn(name, seed, state, ["--link", link] if link else [])
     return status(name, root=root)
 
 
-def _spawn(name: str, seed: int, state: Path) -> None:
+def _spawn(name: str, seed: int, state: Path, more: list[str]) -> None:
     command = [sys.executable, "-m", "rehearsal.serve", "--name", name, "--state", str(state), "--seed", str(seed)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MOTO_"))}
     reader, writer = os.pipe()
     log = state / "logs" / "server.log"
     with log.open("ab") as output, open(reader, "rb") as ready:  # noqa: PTH123  # a descriptor, not a path
         server = subprocess.Popen(
-            [*command, "--ready-fd", str(writer)], cwd=CHECKOUT, env={**environment, processes.MARK: str(state)},
+            [*command, *more, "--ready-fd", str(writer)], cwd=CHECKOUT, env={**environment, processes.MARK: str(state)},
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[writer], start_new_session=True,
         )  # fmt: skip
         os.close(writer)
@@ -205,6 +210,23 @@ def clear(name: str = "default", *, root: Path | None = None) -> dict[str, Any]:
         RehearsalError: it is not running.
     """
     return _ask(_running(name, root), "fault", clear=True)
+
+
+def link(name: str = "default", rate: str = "", *, root: Path | None = None) -> dict[str, Any]:
+    """Let the links of all nodes be that fast from now on; runs that are begun afterwards tell it.
+
+    Raises:
+        RehearsalError: no such rate, it is not running, or was started without links.
+    """
+    _rate(rate)
+    return _ask(_running(name, root), "link", rate=rate)
+
+
+def _rate(text: str) -> None:
+    try:
+        rates.rate(text)
+    except ValueError as error:
+        raise RehearsalError(str(error)) from None
 
 
 def faults() -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from rehearsal import doors, origin, processes
+from rehearsal import doors, links, namespaces, origin, processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,10 @@ class NodeInit:
         self._channel = channel
         self._selector = selectors.DefaultSelector()
         self._listeners: dict[tuple[str, int], socket.socket] = {}
+        self._namespace: int | None = None
+        """Descriptor of the one that the node's processes are in; None: this machine's."""
+        self._inside: set[str] = set()
+        """Addresses that are of that one."""
         self._sessions: set[int] = set()
         """Pids of the sshd of each connection; some may have ended."""
         self._every = 0
@@ -86,6 +90,11 @@ class NodeInit:
             return False
         if "answer" in order:
             self._serve(socket.socket(fileno=descriptors[0]), tunnelled=True)
+            self._channel.sendall(b"\n")
+            return True
+        if "inside" in order:
+            self._namespace, self._inside = descriptors[0], set(order["inside"])
+            os.set_inheritable(self._namespace, False)
             self._channel.sendall(b"\n")
             return True
         if "drop" in order:
@@ -131,13 +140,19 @@ class NodeInit:
         for address in addresses:
             if address not in self._listeners:
                 try:
-                    listener = socket.create_server(address, backlog=256)
+                    listener = self._bind(address)
                 except OSError as error:
                     return f"{address[0]}:{address[1]}: {error.strerror}"
                 listener.setblocking(False)
                 self._listeners[address] = listener
                 self._selector.register(listener, selectors.EVENT_READ)
         return ""
+
+    def _bind(self, address: tuple[str, int]) -> socket.socket:
+        if self._namespace is None or address[0] not in self._inside:
+            return socket.create_server(address, backlog=256)
+        with namespaces.within(self._namespace):
+            return socket.create_server(address, backlog=256)
 
     def _answer(self, listener: object) -> None:
         assert isinstance(listener, socket.socket)
@@ -162,7 +177,11 @@ class NodeInit:
     def _welcomes(self, connection: socket.socket) -> bool:
         """Whether security groups let in whoever has connected; where not, the connection is reset."""
         state = Path(self._order.state)
-        guest = origin.node_behind(connection, state)
+        here, there = connection.getsockname()[0], connection.getpeername()[0]
+        if here in self._inside:
+            guest = links.neighbour(state, self._order.instance, there)
+        else:
+            guest = origin.node_behind(connection, state)
         if guest in doors.visitors(state, self._order.instance) if guest else self._operator:
             return True
         with Path(self._order.log).open("a") as log:
@@ -175,6 +194,9 @@ class NodeInit:
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         os.setsid()
+        if self._namespace is not None:
+            namespaces.enter(self._namespace)
+            namespaces.show_own_interfaces()
         connection.setblocking(True)
         with Path(self._order.log).open("ab") as log:
             os.dup2(connection.fileno(), 0)

@@ -68,6 +68,17 @@ class Init:
             if problem := self._hear():
                 raise OSError(problem)
 
+    def put_inside(self, namespace: int, addresses: list[str]) -> None:
+        """Let what is started on the node from now on be in that network namespace, which has these addresses.
+
+        Raises:
+            OSError: the node has ended.
+        """
+        with self._lock:
+            order = json.dumps({"inside": addresses}).encode() + b"\n"
+            socket.send_fds(self._channel, [order], [namespace])
+            self._hear()
+
     def connect(self) -> socket.socket:
         """A connection to the node's sshd that passes no door: what a tunnel carries.
 

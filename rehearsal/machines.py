@@ -1,5 +1,6 @@
 """From EC2's records to machines: what an instance's node is given, and when its door is open."""
 
+import ipaddress
 import re
 import threading
 import warnings
@@ -11,6 +12,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 
 from labs.names import TAG_SSH_PORT, TAG_SSH_USER
 from rehearsal import cloudinit, firewall, fsx
+from rehearsal.links import Place
 from rehearsal.nodes import Boot, Node, Nodes
 
 _OPERATOR = "127.0.0.1"
@@ -64,11 +66,14 @@ class Machines:
         keys = data.authorized_keys
         if instance.key_name:
             keys += (instance.ec2_backend.key_pairs[instance.key_name].public_key.strip(),)
-        node = self.nodes.create(Boot(instance=instance.id, authorized_keys=keys, environment=environment, ready=ready))
         interface = instance.nics[0]
+        node = self.nodes.create(
+            Boot(instance=instance.id, authorized_keys=keys, environment=environment, ready=ready,
+                 place=_place(instance, interface))
+        )  # fmt: skip
         interface.rehearsal_subnet_address = interface.private_ip_address
-        interface.private_ip_address = node.address
-        interface.private_ip_addresses[0]["PrivateIpAddress"] = node.address
+        interface.private_ip_address = node.private
+        interface.private_ip_addresses[0]["PrivateIpAddress"] = node.private
         if interface.public_ip and interface.public_ip_auto_assign:
             interface.public_ip = node.address
         instance.add_tags({TAG_SSH_USER: self.nodes.user, TAG_SSH_PORT: str(node.port)})
@@ -171,6 +176,12 @@ class Machines:
         self.settle()
         for id in every:
             self.nodes.ended(id, GRACE_S)
+
+
+def _place(instance: Any, interface: Any) -> Place:
+    network = instance.ec2_backend.get_vpc(instance.vpc_id)
+    prefix = ipaddress.ip_network(network.cidr_block).prefixlen
+    return Place(network=instance.vpc_id, address=str(interface.private_ip_address), prefix=prefix)
 
 
 def _bucket(text: str) -> str:

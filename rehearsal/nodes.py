@@ -19,7 +19,9 @@ from rehearsal import doors, processes
 from rehearsal.addresses import Addresses
 from rehearsal.init import InitOrder
 from rehearsal.keeper import Init, Keeper
+from rehearsal.links import INTERFACE, Links, Place, Wire
 from rehearsal.origin import RECORD
+from rehearsal.rates import Rate
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/homebrew/bin"
 _SFTP = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server",
@@ -36,6 +38,8 @@ class Boot:
     """Public keys that may log in."""
     environment: dict[str, str]
     """Variables of the node's environment file."""
+    place: Place
+    """Where it is in its network, which counts where nodes have links of their own."""
     ready: str = "ok"
     """What the ready file says: "ok", or "failed: STEP: reason"."""
 
@@ -64,6 +68,13 @@ class Node:
     ending: bool = False
     """Whether it shuts down: its init hears nothing more."""
     init: Init | None = None
+    wire: Wire | None = None
+    """Its own link, while it is up; None where all share this machine's loopback."""
+
+    @property
+    def private(self) -> str:
+        """What other nodes call it."""
+        return self.wire.place.address if self.wire else self.address
 
     @property
     def home(self) -> Path:
@@ -74,8 +85,9 @@ class Node:
 class Nodes:
     """All nodes of a rehearsal."""
 
-    def __init__(self, *, state: Path, keeper: Keeper, sshd: str) -> None:
+    def __init__(self, *, state: Path, keeper: Keeper, sshd: str, links: Links | None = None) -> None:
         self._state = state
+        self._links = links
         self._keeper = keeper
         self._sshd = sshd
         self._lock = threading.RLock()
@@ -129,8 +141,11 @@ class Nodes:
                 instance=node.instance,
                 state=str(self._state),
             )
+            node.wire = self._links.join(node.instance, node.boot.place) if self._links else None
             node.init = self._keeper.boot(order)
             record(self._state, node.init.pid, node.instance)
+            if node.wire:
+                node.init.put_inside(node.wire.namespace, [node.private])
             self._open(node)
 
     def admit(self, operator: Iterable[str], visitors: Mapping[str, frozenset[str]]) -> None:
@@ -158,7 +173,8 @@ class Nodes:
 
     def _open(self, node: Node) -> None:
         if node.init is not None and not node.ending:
-            addresses = [(node.address, node.port), *((alias, node.port) for alias in sorted(node.aliases))]
+            names = dict.fromkeys((node.address, *sorted(node.aliases), node.private))
+            addresses = [(name, node.port) for name in names]
             expected = node.admitted or node.visitors - {node.instance}
             node.init.listen(addresses if expected and not node.refused else [], operator=node.admitted)
 
@@ -197,8 +213,9 @@ class Nodes:
             for node, init in inits:
                 init.order_end()
                 node.init = None
-        for _, init in inits:
+        for node, init in inits:
             init.await_end()
+            self._part(node)
 
     def ask_to_end(self, instances: Iterable[str], grace_s: float) -> None:
         """Send everything on these machines SIGTERM, and SIGKILL after `grace_s`; `ended` waits for that."""
@@ -218,11 +235,35 @@ class Nodes:
             return False
         with self._lock:
             node.init = None
+            self._part(node)
             if self._nodes.pop(instance, None) is None:
                 return True
             self._addresses.give_back(node.address, node.port)
             shutil.rmtree(node.folder)
         return True
+
+    def limit(self, rate: Rate) -> None:
+        """Let the link of every node be that fast, and their environment say so.
+
+        Raises:
+            ValueError: nodes have no links of their own.
+        """
+        if self._links is None:
+            raise ValueError("its nodes have no links of their own: end it, then `fab rehearsal.start --link 100mbit`")
+        with self._lock:
+            self._links.limit(rate)
+            for node in self._nodes.values():
+                self._write_environment(node)
+
+    def _part(self, node: Node) -> None:
+        if self._links and node.wire:
+            self._links.part(node.wire)
+            node.wire = None
+
+    def _write_environment(self, node: Node) -> None:
+        interface = INTERFACE if self._links else "lo" if processes.LINUX else "lo0"
+        link = {"ROOFLAB_LINK": self._links.rate.text} if self._links else {}
+        (node.home / ".rooflab" / "env.sh").write_text(_environment_file(node, interface, link))
 
     def _write(self, node: Node, private_key: str) -> None:
         folder = node.folder
@@ -232,7 +273,7 @@ class Nodes:
         (folder / "enter").write_text(_ENTER)
         (folder / "sshd_config").write_text(self._config(node))
         (node.home / ".rooflab").mkdir()
-        (node.home / ".rooflab" / "env.sh").write_text(_environment_file(node))
+        self._write_environment(node)
         (node.home / ".rooflab" / "ready").write_text(node.boot.ready + "\n")
 
     def _marks(self, node: Node) -> dict[str, str]:
@@ -274,10 +315,9 @@ exec "$shell" -l
 """
 
 
-def _environment_file(node: Node) -> str:
+def _environment_file(node: Node, interface: str, link: Mapping[str, str]) -> str:
     interpreter = Path(sys.executable).parent
-    loopback = "lo" if processes.LINUX else "lo0"
-    variables = {"GLOO_SOCKET_IFNAME": loopback, "TP_SOCKET_IFNAME": loopback, **node.boot.environment}
+    variables = {"GLOO_SOCKET_IFNAME": interface, "TP_SOCKET_IFNAME": interface, **link, **node.boot.environment}
     lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
     return f'export PATH={shlex.quote(str(interpreter))}:"$PATH"\n' + "".join(lines)
 

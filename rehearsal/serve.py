@@ -14,8 +14,9 @@ import sys
 import threading
 from pathlib import Path
 
-from rehearsal import processes, settings
+from rehearsal import namespaces, processes, settings
 from rehearsal.keeper import Keeper
+from rehearsal.rates import rate
 
 _SSHD = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin:/usr/bin"
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
@@ -28,8 +29,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--state", type=Path, required=True, help="folder for everything that the rehearsal keeps")
     parser.add_argument("--seed", type=int, default=0, help="fixes all ids")
     parser.add_argument("--port", type=int, default=0, help="0 chooses a free one")
+    parser.add_argument("--link", type=rate, help="put nodes into network namespaces, with links that fast: 100mbit")
     parser.add_argument("--ready-fd", type=int, default=-1, help="gets a line when requests are answered")
     options = parser.parse_args(arguments)
+    if options.link and (why := namespaces.obstacle()):
+        sys.exit(why)
     state: Path = options.state.resolve()
     for folder in ("logs", "nodes", "shared", "functions"):
         (state / folder).mkdir(parents=True, exist_ok=True)
@@ -48,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     keys = {who: "AKIA" + "".join(secrets.choice(_ALPHABET) for _ in range(16)) for who in WHO}
     world = World(
         name=options.name, state=state, seed=options.seed, port=options.port, keeper=keeper, sshd=sshd,
-        keys=keys, secret=secrets.token_urlsafe(30),
+        keys=keys, secret=secrets.token_urlsafe(30), link=options.link,
     )  # fmt: skip
     gc.freeze()
     gc.enable()

@@ -18,7 +18,9 @@ from rehearsal.calls import Calls
 from rehearsal.errors import AwsError, NotRehearsed
 from rehearsal.faults import Faults
 from rehearsal.keeper import Keeper
+from rehearsal.links import Links
 from rehearsal.nodes import Nodes, record
+from rehearsal.rates import Rate, rate
 from rehearsal.settings import REGION
 
 _BUSY = ("RequestLimitExceeded", "SlowDown")
@@ -43,7 +45,13 @@ class World:
         sshd: str,
         keys: dict[str, str],
         secret: str,
+        link: Rate | None = None,
     ) -> None:
+        """`link`: how fast each node's own link is; None: all share this machine's loopback.
+
+        Raises:
+            OSError: the kernel lacks what such links are made of.
+        """
         self.name = name
         self.state = state
         self.seed = seed
@@ -55,7 +63,10 @@ class World:
         record(state, os.getpid(), "server")
         record(state, keeper.pid, "keeper")
         self._server = _bind(port, self)
-        self.endpoint = f"http://localhost:{self._server.server_address[1]}"
+        port = self._server.server_address[1]
+        self.endpoint = f"http://localhost:{port}"
+        answer = self._server.process_request
+        self.links = None if link is None else Links(state=state, rate=link, port=port, answer=answer)
         # The server's own boto3 calls, and what it starts, reach this account and no other.
         os.environ.update(self._environment("cloudformation"))
         self._load(sshd)
@@ -81,7 +92,7 @@ class World:
         from rehearsal.quotas import Quotas, service
 
         self.faults = Faults()
-        self.nodes = Nodes(state=self.state, keeper=self._keeper, sshd=sshd)
+        self.nodes = Nodes(state=self.state, keeper=self._keeper, sshd=sshd, links=self.links)
         self.machines = Machines(
             nodes=self.nodes, shared=self.state / "shared", endpoint=self.endpoint, access_key=self._keys["node"],
             secret_key=self._secret,
@@ -198,6 +209,8 @@ class World:
             self.injection.clear()
         elif verb == "fault":
             self.injection.order(drills.ordered(given["fault"], given["at"], int(given["seed"]), given["options"]))
+        elif verb == "link":
+            self.nodes.limit(rate(given["rate"]))
         elif verb != "status":
             raise ValueError(f"unknown control route {verb!r}")
         self._calls.flush()
@@ -207,6 +220,7 @@ class World:
         ]
         return {
             "now": clock.now().isoformat(), "nodes": nodes, "ticks": self.ticks.runs,
+            "link": self.links.rate.text if self.links else None,
             "faults": self.injection.described(),
         }  # fmt: skip
 

@@ -22,11 +22,11 @@ IMAGE = "resolve:ssm:/aws/service/canonical/ubuntu/server/22.04/stable/current/a
 class World:
     """A running rehearsal and what tests need of it."""
 
-    def __init__(self, root: Path, name: str, seed: int = 0) -> None:
+    def __init__(self, root: Path, name: str, seed: int = 0, link: str = "") -> None:
         self.root, self.name = root, name
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(control, "_START_S", 590.0)  # on a machine that is busier than any user's
-            control.start(name, seed, root=root)
+            control.start(name, seed, link, root=root)
         self.state = root / name
         self.environment = control.environment(name, root=root)
 

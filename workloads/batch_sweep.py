@@ -91,7 +91,7 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
         model=model, dtype=dtype, context=flags.context or 128,
         batches=(*(2**power for power in range(largest.bit_length()) if 2**power < largest), largest),
         iterations=flags.iterations or (20 if device.cuda else 3),
-        budget_s=(120.0 if device.cuda else 25.0) if flags.budget is None else flags.budget, seed=flags.seed,
+        budget_s=(120.0 if device.cuda else 25.0) if flags.budget_s is None else flags.budget_s, seed=flags.seed,
         threads=torch.get_num_threads(),
     )  # fmt: skip
 
@@ -276,7 +276,7 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
     for note in notes:
         print(note, flush=True)
     if not rows:
-        raise CheckFailed("no batch ran: raise --budget, or choose a smaller --model")
+        raise CheckFailed("no batch ran: raise --budget-s, or choose a smaller --model")
     machine = describe(device, devices=1, reading=sensors.reading, instance_type=within.instance_type,
                        libraries=("transformers",))  # fmt: skip
     path = write(flags.out, "batch-sweep", tuple(rows), within=within, machine=machine, config=config,
@@ -297,7 +297,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--context", type=positive, help="tokens that each sequence attends to")
     parser.add_argument("--largest", type=positive, help="sequences of the largest batch")
     parser.add_argument("--iterations", type=positive, help="timed steps of each batch")
-    parser.add_argument("--budget", type=seconds, help="seconds after which no larger batch is begun")
+    parser.add_argument("--budget-s", type=seconds, help="seconds after which no larger batch is begun")
     flags, device, config, within = parser.read(arguments, configure)
     run(config, device, flags, within)
 

@@ -16,7 +16,7 @@ Output: seconds per token on each rung beside floor and expectation, its quality
 compiled is kept (`--kept`), and the next run is spared it.
 
     python -m workloads.optimise
-    python -m workloads.optimise --model mistral-tiny --prompt 512 --tokens 256 --budget 180
+    python -m workloads.optimise --model mistral-tiny --prompt 512 --tokens 256 --budget-s 180
 """
 
 import argparse
@@ -90,7 +90,7 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
         model=flags.model or _usual(flags, device), weights=flags.weights or "",
         trained_steps=STEPS if flags.trained else 0,
         prompt=flags.prompt or (512 if device.cuda else 16), tokens=flags.tokens or (128 if device.cuda else 16),
-        budget_s=(180.0 if device.cuda else 60.0) if flags.budget is None else flags.budget, seed=flags.seed,
+        budget_s=(180.0 if device.cuda else 60.0) if flags.budget_s is None else flags.budget_s, seed=flags.seed,
         threads=torch.get_num_threads(),
     )  # fmt: skip
     if config.weights:
@@ -238,7 +238,7 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
     for note in notes:
         print(note, flush=True)
     if not rows:
-        raise CheckFailed("no rung ran: raise --budget, or choose a smaller --model")
+        raise CheckFailed("no rung ran: raise --budget-s, or choose a smaller --model")
     machine = describe(device, devices=1, reading=sensors.reading, instance_type=within.instance_type,
                        libraries=("transformers", "torchao"))  # fmt: skip
     path = write(flags.out, "optimise", tuple(rows), within=within, machine=machine, config=config,
@@ -261,7 +261,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--trained", action="store_true", help="train mistral-nano first, and tell perplexity")
     parser.add_argument("--prompt", type=positive, help="tokens before the first timed one")
     parser.add_argument("--tokens", type=positive, help="tokens that are timed on each rung")
-    parser.add_argument("--budget", type=seconds, help="seconds after which no further rung is begun")
+    parser.add_argument("--budget-s", type=seconds, help="seconds after which no further rung is begun")
     parser.add_argument("--kept", type=Path, default=Path("~/.cache/rooflab"), help="folder for what is compiled")
     flags, device, config, within = parser.read(arguments, configure)
     run(config, device, flags, within)

@@ -96,8 +96,8 @@ def test_a_batch_whose_cache_does_not_fit_is_refused_before_it_is_made(monkeypat
 
 
 def test_without_room_or_time_for_one_batch_the_run_fails(tmp_path: Path) -> None:
-    with pytest.raises(CheckFailed, match=r"^no batch ran: raise --budget"):
-        batch_sweep.main([*SMALL, "--budget", "0", "--out", str(tmp_path)])
+    with pytest.raises(CheckFailed, match=r"^no batch ran: raise --budget-s"):
+        batch_sweep.main([*SMALL, "--budget-s", "0", "--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize(

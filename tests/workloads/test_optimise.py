@@ -76,7 +76,7 @@ def test_a_run_writes_every_rung_beside_its_floor_and_names_those_left_out(
 def test_what_the_budget_does_not_allow_is_skipped_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, *[9.0] * 100])
     monkeypatch.setattr(optimise, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    record = run(tmp_path, "--budget", "5")
+    record = run(tmp_path, "--budget-s", "5")
     assert [row.config["rung"] for row in record.measurements] == ["eager fp32"]
     assert "bf16: skipped, the budget of 5 s was spent" in record.notes
 
@@ -184,7 +184,7 @@ def test_named_milliseconds_add_up_to_the_step(taken_s: float, started: Starts |
         (["--model", "mistral-9b"], "model='mistral-9b' does not exist: write one of mistral-7b"),
         (["--model", "mistral-mini", "--trained"], "model='mistral-mini' is not trained on the spot: write --trained"),
         (["--tokens", "0"], "'0' is not a whole number of at least 1"),
-        (["--budget", "-1"], "'-1' is not a number of seconds"),
+        (["--budget-s", "-1"], "'-1' is not a number of seconds"),
         (["--weights", "/nowhere"], "/nowhere"),
     ],
 )

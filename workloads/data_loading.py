@@ -18,7 +18,6 @@ Output: tokens/s, the starved share and its milliseconds for each form and numbe
 """
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from workloads.checkpoint import default_path
 from workloads.command import Parser, positive, start
 from workloads.device import Device
 from workloads.disk.scratch import scratch
+from workloads.processor import cores
 from workloads.record import Surroundings, write
 from workloads.sensors import Sensors, describe
 from workloads.training.feeding import WARMUP, Bench, Taken, expected_s, forking
@@ -82,8 +82,7 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
     Raises:
         ValueError: a value is not allowed.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    some = tuple(count for count in (0, 1, 2, 4, 8) if count <= max(2, cores if device.cuda else 2))
+    some = tuple(count for count in (0, 1, 2, 4, 8) if count <= max(2, cores() if device.cuda else 2))
     return Config(
         model=flags.model or ("mistral-mini" if device.cuda else "mistral-nano"),
         dtype="bf16" if device.half == "bf16" else "fp32", path=str(flags.path or default_path()),

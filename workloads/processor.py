@@ -1,5 +1,6 @@
-"""The CPU's name: what a record calls the device where there is no GPU."""
+"""The CPU: its name, which is what a record calls the device where there is no GPU, and how many cores are ours."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -11,3 +12,8 @@ def cpu_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,7 +14,7 @@ from labs.findings import Finding, fail, note, ok, warn
 from labs.placement import gib
 from workloads.device import cache_bytes, find_device
 from workloads.diagnosis.command import ask
-from workloads.processor import cpu_name
+from workloads.processor import cores, cpu_name
 
 _GIB = 2**30
 _INSTANCE_STORE = "Amazon EC2 NVMe Instance Storage"
@@ -67,7 +67,7 @@ def look(out: Path) -> Host:
     existing = next(path for path in (out, *out.resolve().parents) if path.exists())
     places = {str(path): path for path in (Path("/tmp"), existing.resolve(), *([Path(scratch)] if scratch else []))}
     return Host(
-        cpu=cpu_name(), cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cpu=cpu_name(), cores=cores(),
         quota=quota(_read("/sys/fs/cgroup/cpu.max")), threads=torch.get_num_threads(),
         governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"), cache=cache_bytes(find_device("cpu")),
         numa=len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or 1,

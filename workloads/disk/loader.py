@@ -7,7 +7,6 @@ there, else past it.
 """
 
 import mmap
-import os
 import queue
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from workloads.disk.blocks import PAGE, Blocks, aligned, each
 from workloads.disk.pages import resident
 from workloads.disk.safetensors import Layout, files_of, layout
+from workloads.processor import cores
 
 BLOCK_BYTES = {True: 64 * 2**20, False: 4 * 2**20}
 """Of one read, by whether the device is a GPU: there a block is a pinned slab, and a large copy is a fast one."""
@@ -28,8 +28,7 @@ _MOSTLY = 0.5
 
 def default_threads() -> int:
     """Threads that read: 8 to 16 keep a disk or a file server busy; fewer where there are few CPUs to copy."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(4, min(16, 2 * cpus))
+    return max(4, min(16, 2 * cores()))
 
 
 def load(path: Path, device: torch.device, *, threads: int = 0, direct: bool | None = None) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """The same training on so many ranks, the work kept or grown: what is measured there, and what must be equal."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,6 +18,7 @@ from workloads.parallel.settings import Settings
 from workloads.parallel.strategy import Strategy, Together, alone, builder, trainer_of
 from workloads.parallel.trace import Breakdown, breakdown_of, shares
 from workloads.parity import digest, digest_failure
+from workloads.processor import cores
 
 Kind = Literal["strong", "weak"]
 ALLOWED = {"fp32": 1e-5, "bf16": 2e-2}
@@ -127,11 +127,11 @@ def loss_failure(points: Sequence[Point], config: Config) -> str:
 def all_cores(config: Config, group: Group) -> Point | None:
     """The strong batch on one rank that takes all cores, as a process outside torchrun does; None where it has them
     already, or the device is a GPU. On every rank."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if group.device.cuda or cores <= config.threads or group.size == 1:
+    every = cores()
+    if group.device.cuda or every <= config.threads or group.size == 1:
         return None
     if group.first:
-        torch.set_num_threads(cores)
+        torch.set_num_threads(every)
     point = measure("strong", 1, config, group, None)
     torch.set_num_threads(config.threads)
     return point

@@ -13,7 +13,7 @@ from typing import Self
 from botocore.exceptions import BotoCoreError, ClientError
 
 from labs.catalog import Lab
-from operate import admission, hostkeys, laptop
+from operate import admission, crowd, hostkeys, laptop
 from operate.account import Account
 from operate.launch import Place
 from operate.nodes import Node, await_nodes
@@ -21,7 +21,7 @@ from operate.probe import Facts, probe_command, read_facts
 from operate.problem import Problem
 from operate.remote import RemoteShell, open_shells
 from operate.screen import Screen
-from operate.shell import LocalShell, Outcome, Shell, Shells, Unreachable, demand
+from operate.shell import LocalShell, Outcome, Results, Shell, Shells, Unreachable, demand
 from operate.sshconfig import write_ssh_config
 from operate.stack import deployed_stack
 from operate.way import choose_way
@@ -96,16 +96,19 @@ class Cluster:
         limit_s = self._patience() if wait_s is None else wait_s
         began = time.monotonic()
         with screen.stage("waiting for the nodes") as say:
+            results: Results = {}
+            among = self.names
             while True:
-                results = self.shells.each(probe_command(self.place))
+                results |= self.shells.each(probe_command(self.place), among=among)
                 away = {name: result for name, result in results.items() if isinstance(result, Unreachable)}
                 if any(isinstance(result, Problem) and name not in away for name, result in results.items()):
                     results = {name: result for name, result in results.items() if name not in away}
                     break
                 if not away or time.monotonic() - began >= limit_s:
                     break
-                say(f"to answer: {', '.join(away)}")
+                say(f"to answer: {crowd.names(away)}")
                 sleep(2)
+                among = tuple(away)
             outcomes = demand(results, "answer", "fab ssh --node NAME, and look at it")
             facts = {name: read_facts(outcome.text) for name, outcome in outcomes.items()}
             if ready:
@@ -124,20 +127,28 @@ class Cluster:
         while True:
             failed = {name: fact.ready for name, fact in facts.items() if fact.ready.startswith("failed")}
             if failed:
-                cause = "; ".join(f"{name}: set-up {why}" for name, why in failed.items())
                 name = next(iter(failed))
                 step = failed[name].split(":")[1].strip()
-                raise Problem(cause, f"read its log by fab ssh --node {name} -- cat .rooflab/boot/{step}.log")
+                told = crowd.lines({node: f"set-up {why}" for node, why in failed.items()})
+                more = f" (and {crowd.names(list(failed)[1:])})" if len(failed) > 1 else ""
+                raise Problem(
+                    f"{name}: set-up {failed[name]}{more}",
+                    f"read its log by fab ssh --node {name} -- cat .rooflab/boot/{step}.log",
+                    details=told if len(failed) > 1 else (),
+                )
             waiting = [name for name, fact in facts.items() if fact.ready != "ok"] if self.target == "stack" else []
             if not waiting:
                 break
             if time.monotonic() - began >= _SETUP_S:
                 raise Problem(
-                    f"{', '.join(waiting)} did not finish setting up within {_SETUP_S / 60:.0f} min",
+                    f"{crowd.names(waiting)} did not finish setting up within {_SETUP_S / 60:.0f} min",
                     f"see how far it is by fab ssh --node {waiting[0]} -- tail -n 5 .rooflab/boot/*.log",
                 )
-            done = {name: list(facts[name].took)[-1:] for name in waiting}
-            say(f"to set themselves up: {', '.join(' after '.join([name, *step]) for name, step in done.items())}")
+            done: dict[str, list[str]] = {}
+            for name in waiting:
+                done.setdefault(([*facts[name].took] or [""])[-1], []).append(name)
+            steps = (" after ".join(filter(None, [crowd.names(some), step])) for step, some in done.items())
+            say(f"to set themselves up: {', '.join(steps)}")
             sleep(5)
             for name, result in self.shells.each(probe_command(self.place), among=tuple(waiting)).items():
                 if isinstance(result, Outcome):
@@ -145,7 +156,7 @@ class Cluster:
         without = [name for name, fact in facts.items() if not fact.torchrun]
         if without:
             raise Problem(
-                f"{', '.join(without)} has no torchrun on its PATH",
+                f"{crowd.names(without)} has no torchrun on its PATH",
                 f"pip install torch numpy transformers there, or let {self.place.environment} activate what has it",
             )
 

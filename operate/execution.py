@@ -13,7 +13,7 @@ from labs.catalog import Lab
 from labs.instances import instance_type
 from labs.names import GUARD_STACK, Output
 from labs.prices import dollars
-from operate import laptop, launch, secret
+from operate import crowd, laptop, launch, secret
 from operate.account import Account
 from operate.bill import frozen_cost, spent
 from operate.cluster import Cluster
@@ -139,7 +139,7 @@ def finish(
 
 def detached(run: Run, account: Account | None) -> Problem:
     """What Ctrl-C means to a run that was launched."""
-    nodes = ", ".join(node["name"] for node in run.document["nodes"])
+    nodes = crowd.names(node["name"] for node in run.document["nodes"])
     remedy = f"fab attach --run {run.name} shows it, fab stop --run {run.name} ends it"
     if account is not None:
         try:
@@ -213,7 +213,7 @@ def _push(cluster: Cluster, screen: Screen) -> Tree | None:
             screen.warn(f"not pushed, for git does not track it: {listed} (git add brings it along)")
         pushed = push(cluster.shells, tree)
     had = len(cluster.nodes) - len(pushed.sent)
-    sent = f"{pushed.bytes / 1e6:.1f} MB to {', '.join(pushed.sent)}" if pushed.sent else "nothing"
+    sent = f"{pushed.bytes / 1e6:.1f} MB to {crowd.names(pushed.sent)}" if pushed.sent else "nothing"
     screen.note(f"pushed {sent}{f'; {had} had it' if had else ''}")
     return tree
 
@@ -305,7 +305,7 @@ def _start(cluster: Cluster, order: Order, plan: Plan, run: Run, secrets: bytes,
         raise
     except KeyboardInterrupt:
         raise detached(run, cluster.account) from None
-    screen.note(f"{plan.run}: {', '.join(job.name for job in plan.jobs)} on {', '.join(cluster.names)}")
+    screen.note(f"{plan.run}: {', '.join(job.name for job in plan.jobs)} on {crowd.names(cluster.names)}")
 
 
 def _end_shared_jobs(cluster: Cluster, run: Run, others: tuple[str, ...]) -> None:

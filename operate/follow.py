@@ -16,8 +16,9 @@ from typing import Any
 from operate.cluster import Cluster
 from operate.launch import Place
 from operate.nodes import Node
+from operate.output import Output
 from operate.problem import Problem
-from operate.screen import Screen, clock
+from operate.screen import Screen
 from operate.shell import Shell, Unreachable
 from operate.stream import BEAT_S
 from operate.verb import as_problem
@@ -67,7 +68,7 @@ def follow(
     for node in cluster.nodes:
         watcher = _Watcher(cluster, node, run, events.put, give_up_s)
         threading.Thread(target=watcher.watch, name=f"follow-{node.name}", daemon=True).start()
-    ending = Ending()
+    ending, output = Ending(), Output(screen, cluster.names)
     doing: dict[str, str] = {}
 
     def tell() -> str:
@@ -80,17 +81,15 @@ def follow(
             try:
                 name, event = events.get(timeout=0.5)
             except Empty:
+                output.pause()
                 continue
             if "log" in event:
                 doing[name] = event["log"]
-                for line in event["lines"]:
-                    for secret in secrets:
-                        line = line.replace(secret, "***")
-                    screen.output(name, line)
+                output.lines(name, event["log"], [_blanked(line, secrets) for line in event["lines"]])
             elif "codes" in event:
                 told = {workload: (row[0], row[1]) for workload, row in event["codes"].items()}
                 for workload in told.keys() - ending.codes.get(name, {}).keys():
-                    _tell_end(screen, name, workload, *told[workload])
+                    output.ended(name, workload, *told[workload])
                 ending.codes[name] = told
             elif "exit" in event:
                 doing.pop(name, None)
@@ -98,17 +97,19 @@ def follow(
             elif "lost" in event:
                 doing.pop(name, None)
                 ending.lost[name] = event["lost"]
-                screen.warn(f"{name} is lost: {event['lost']}")
+                output.warn(name, f"{name} is lost: {event['lost']}")
                 if left := tuple(n for n in cluster.names if n not in ending.exits and n not in ending.lost):
                     lost(left)
             else:
-                screen.warn(event["notice"])
+                output.warn(name, event["notice"])
+    output.close()
     return ending
 
 
-def _tell_end(screen: Screen, node: str, workload: str, code: int, seconds: int) -> None:
-    how = "done" if code == 0 else "over its time limit" if code == 124 else f"failed with exit code {code}"
-    screen.note(f"[{node}] {workload}: {how} after {clock(seconds)}")
+def _blanked(line: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        line = line.replace(secret, "***")
+    return line
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

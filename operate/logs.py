@@ -1,6 +1,6 @@
 """What a run has logged so far."""
 
-from operate import choice
+from operate import choice, crowd
 from operate.execution import secret_values
 from operate.fetch import fetch
 from operate.problem import Problem
@@ -24,7 +24,7 @@ def show_logs(screen: Screen, *, lab: str, name: str, run: str, node: str, workl
             for why in fetch(cluster, found.name, found.folder, secrets=secret_values(found, screen)).missed.values():
                 screen.warn(why)
     if not _print(found, screen, node, workload):
-        nodes = ", ".join(item["name"] for item in found.document["nodes"])
+        nodes = crowd.names(item["name"] for item in found.document["nodes"])
         jobs = ", ".join(item["name"] for item in found.document["workloads"])
         raise Problem(
             f"{found.name} has no log of {workload or 'any workload'} on {node or 'any node'}",

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
-from threading import Lock, Thread
+from threading import Lock, Semaphore, Thread
 
 import paramiko
 from fabric import Config, Connection
@@ -39,6 +39,9 @@ _PAUSES_S = (0.5, 1.5)
 _NEAR_S = 5.0
 _SILENT = logging.NullHandler()
 _PORTION = 1 << 18
+_HANDSHAKES = Semaphore(16)
+"""Handshakes at once: each takes tens of ms of a CPU here. Were 64 to begin together on a busy machine, all would be
+too late together, and so at the next try. A node that takes no connection takes no place either."""
 _BOOTING = "is it still booting? try again"
 
 
@@ -52,7 +55,7 @@ class RemoteShell:
         self.way = way
         self.key = key
         self._line: Line | None = None
-        self._since = 0.0
+        self._since = self._shaking = 0.0
         self._lock = Lock()
         self._turn = Lock()
         self._session: Session | None = None
@@ -234,7 +237,7 @@ class RemoteShell:
                 raise Dropped(f"{where} cannot be reached ({said})", _BOOTING) from None
             if isinstance(error, OSError) and not isinstance(error, ConnectionError):
                 raise self._silent(where, error) from None
-            if time.monotonic() - self._since >= CONNECT_S:
+            if time.monotonic() - self._shaking >= CONNECT_S:
                 raise Unreachable(f"{where} accepts connections and says nothing", _BOOTING) from None
             raise Dropped(
                 f"{where} drops connections ({_reason(error)}; tried {len(_PAUSES_S) + 1} times)", _BOOTING
@@ -277,7 +280,9 @@ class RemoteShell:
         if not connection.gateway:
             self._line = self.way.open(self.node)
             connection.connect_kwargs["sock"] = self._line.socket
-        connection.open()
+        with _HANDSHAKES:
+            self._shaking = time.monotonic()
+            connection.open()
         transport = connection.client.get_transport()
         if transport is None:
             raise EOFError("let go of")

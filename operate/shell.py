@@ -10,6 +10,7 @@ from threading import Thread
 from types import TracebackType
 from typing import Protocol, Self
 
+from operate import crowd
 from operate.problem import Problem
 
 _LOOK_S = 0.2
@@ -202,15 +203,22 @@ def demand(results: Results, doing: str, remedy: str) -> dict[str, Outcome]:
     """All outcomes, if every command succeeded.
 
     Raises:
-        Problem: naming every node that failed and why; `doing` completes "node1 failed to …".
+        Problem: naming every node that failed, with the reason of each; `doing` completes "node1 could not …".
     """
     failed = failures(results)
     if not failed:
         return {name: result for name, result in results.items() if isinstance(result, Outcome)}
     problems = [result for result in results.values() if isinstance(result, Problem)]
-    cause = "; ".join(f"{name} could not {doing} ({why})" for name, why in failed.items())
-    exit_code = problems[0].exit_code if problems else 1
-    raise Problem(cause, problems[0].remedy if len(problems) == len(failed) else remedy, exit_code=exit_code)
+    (name, why), *others = failed.items()
+    cause = f"{name} could not {doing} ({why})"
+    if others:
+        cause = f"{len(failed)} nodes could not {doing} ({crowd.names(failed)})"
+    raise Problem(
+        cause,
+        problems[0].remedy if len(problems) == len(failed) else remedy,
+        exit_code=problems[0].exit_code if problems else 1,
+        details=crowd.lines(failed) if others else (),
+    )
 
 
 def failures(results: Results) -> dict[str, str]:

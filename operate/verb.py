@@ -175,6 +175,8 @@ def as_problem(error: Exception) -> Problem:
 
 def fail(problem: Problem) -> None:
     """Say `problem` on stderr and end with its exit code."""
+    for line in problem.details:
+        print(f"  {line}", file=sys.stderr)
     print(f"problem: {problem}", file=sys.stderr, flush=True)
     raise SystemExit(problem.exit_code)
 

@@ -1,6 +1,8 @@
 """Whether a run did all that was asked of it, and if not, what failed where."""
 
-from operate import launch
+from collections.abc import Iterable
+
+from operate import crowd, launch
 from operate.problem import Problem
 from operate.runs import Run
 
@@ -19,11 +21,20 @@ def verdict(run: Run) -> Problem | None:
         if code != 0
     ]
     lost = run.document.get("lost") or {}
-    told = [f"{name} {_how(code)} on {node}" for name, node, code in failed if not (node in lost and code is None)] + [
-        f"{node} was lost ({why})" for node, why in lost.items()
-    ]
+    ended = [(f"{name} {_how(code)}", node) for name, node, code in failed if not (node in lost and code is None)]
+    told = [f"{how} on {crowd.names(nodes)}" for how, nodes in _alike(ended).items()]
+    for why, nodes in _alike((why, node) for node, why in lost.items()).items():
+        told.append(f"{crowd.names(nodes)} {'was' if len(nodes) == 1 else 'were'} lost ({why})")
     log = next((run.folder / "logs" / node / f"{name}.log" for name, node, code in failed if code), run.folder / "logs")
     return Problem("; ".join(told) or "not everything was fetched", f"see {log if log.exists() else run.folder}")
+
+
+def _alike(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Nodes by what is said of them, from pairs of that and a node."""
+    alike: dict[str, list[str]] = {}
+    for said, node in pairs:
+        alike.setdefault(said, []).append(node)
+    return alike
 
 
 def _how(code: int | None) -> str:

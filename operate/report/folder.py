@@ -9,6 +9,7 @@ from typing import Any
 
 from labs.catalog import EXTRA, LABS
 from labs.results import Measurement, Record, read
+from operate import crowd
 from operate.problem import Problem
 
 _LOG_BYTES = 64 * 1024
@@ -57,12 +58,15 @@ class Part:
     @property
     def faults(self) -> tuple[str, ...]:
         """What went wrong, a line each."""
-        ended = [
-            f"{node}: {'did not end' if code is None else f'exit code {code}'}"
-            for node, code in self.exits.items()
-            if code != 0
-        ]
-        return (*ended, *(f"no record: {name}" for name in self.missing), *self.unreadable)
+        ended = crowd.lines(
+            {
+                node: "did not end" if code is None else f"exit code {code}"
+                for node, code in self.exits.items()
+                if code != 0
+            }
+        )
+        missing = crowd.cut([f"no record: {name}" for name in self.missing])
+        return (*ended, *missing, *crowd.cut(self.unreadable))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +159,7 @@ def _is_run(path: Path, lab: int | None) -> bool:
 
 
 def _lost(facts: dict[str, Any]) -> list[str]:
-    return [f"{node} was lost: {why}" for node, why in (facts.get("lost") or {}).items()]
+    return [*crowd.lines({node: f"{node} was lost: {why}" for node, why in (facts.get("lost") or {}).items()})]
 
 
 def _document(path: Path) -> tuple[dict[str, Any] | None, str | None]:

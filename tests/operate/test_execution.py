@@ -184,7 +184,7 @@ def test_stop_ends_everything_that_the_run_started_even_in_other_sessions(machin
     launched.join(100)
     for told in (run, *followed, find_run(lab=3)):  # who stopped it and who followed it write down the same
         assert told.document["workloads"][0]["exit"] == {"node0": 143, "node1": 143}
-        assert "one was stopped on node0; one was stopped on node1" in str(verdict(told))
+        assert "one was stopped on node0, node1" in str(verdict(told))
     assert len(followed) == 1
     assert (run.folder / "logs/node0/one.log").read_text().startswith("up\n"), "what it logged is kept"
 

@@ -166,8 +166,10 @@ def test_one_node_that_fails_does_not_keep_the_others_from_answering(machines, c
     assert set(failures(results)) == {"node1", "node2"}
     with pytest.raises(Problem) as caught:
         demand(results, "do it", "look")
-    assert "node1 could not do it (node1 (127.0.0.1 port" in caught.value.cause
-    assert "node2 could not do it (exit code 4: no output)" in caught.value.cause
+    assert caught.value.cause == "2 nodes could not do it (node1, node2)"
+    gone, failed = caught.value.details
+    assert gone.startswith("node1 (127.0.0.1 port")
+    assert failed == "node2: exit code 4: no output"
     assert caught.value.remedy == "look"
 
 

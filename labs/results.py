@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+BUSY = "this machine is busy"
+"""How the note begins of a record whose machine worked for others too: its values are to be doubted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ import torch
 
 from labs.instances import instance_types
 from labs.results import Machine, Measurement, Record
+from workloads.contention import Contention, Turn, turns
 
 _N = TypeVar("_N", int, float)
 
@@ -37,6 +38,8 @@ class Surroundings:
     commit: str | None = None
     started: float
     """Wall clock when the workload began, seconds since the epoch."""
+    turns: Mapping[str, Turn] = field(default_factory=turns, repr=False)
+    """What each of this process's threads had of the cores by then."""
 
     @property
     def price(self) -> float | None:
@@ -98,13 +101,16 @@ def write(
 ) -> Path:  # fmt: skip
     """Write the record of a workload of scope "cluster" or of one node, and return its path.
 
-    `config` is the workload's own frozen dataclass.
+    `config` is the workload's own frozen dataclass. That the machine was busy is said in the log and noted last.
     """
+    contention = Contention.since(within.turns)
+    for note in contention.notes:
+        print(note, flush=True)
     record = Record(
         workload=workload, machine=machine, measurements=measurements, run=within.run, lab=within.lab,
         node="" if cluster else within.node, nodes=within.nodes, ranks=ranks, config=asdict(config),
         git_commit=within.commit, started=datetime.fromtimestamp(within.started, UTC).isoformat(timespec="seconds"),
         wall_s=time.time() - within.started, usd_per_hour=within.usd_per_hour,
-        notes=(*within.notes, *notes),
+        notes=(*within.notes, *notes, *contention.notes),
     )  # fmt: skip
     return record.write(out)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from labs.results import Measurement, Record, Roof
+from labs.results import BUSY, Measurement, Record, Roof
 from operate.report.element import Child, el
 from operate.report.figures import figures
 from operate.report.folder import Part
@@ -32,6 +32,7 @@ def section(part: Part, drawn: Path, *, quiz: bool = False) -> Element:
         _failure(part),
         el("p", "Nothing of it has come back yet.", class_="unknown") if part.pending else None,
         _suspects(part),
+        _busy(part.records),
         el("p", lesson.physics, class_="physics") if lesson else None,
         *(_told(part, rows, lesson, drawn, asked) if rows else ()),
         *(_machine(record) for record in part.records),
@@ -104,6 +105,15 @@ def _suspects(part: Part) -> Element | None:
         "Nothing runs faster than physics: the clock, the count of work or the roof is wrong. Do not use these values: "
     )
     return el("div", el("p", el("strong", "Measuring error. "), text, names, "."), class_="alert warning", role="alert")
+
+
+def _busy(records: Iterable[Record]) -> Element | None:
+    """That cores were short while something was measured, before any number of it."""
+    said = [note for note in _said(records) if BUSY in note]
+    if not said:
+        return None
+    lines = [el("p", note) for note in said]
+    return el("div", el("p", el("strong", "Not alone on its cores.")), *lines, class_="alert warning")
 
 
 def _side(which: str, lines: Sequence[Element]) -> Element:
@@ -218,10 +228,15 @@ def _gap(row: Measurement, fraction: float) -> str:
 
 
 def _notes(records: Iterable[Record]) -> Element | None:
-    notes = dict.fromkeys(
+    notes = [note for note in _said(records) if BUSY not in note]
+    return el("ul", *(el("li", note) for note in notes), class_="notes") if notes else None
+
+
+def _said(records: Iterable[Record]) -> Iterable[str]:
+    """Every note once, with the node that it is of."""
+    return dict.fromkeys(
         (f"{record.node}: {note}" if record.node else note) for record in records for note in record.notes
     )
-    return el("ul", *(el("li", note) for note in notes), class_="notes") if notes else None
 
 
 def _machine(record: Record) -> Element:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from labs.results import Record, Roof
+from labs.results import BUSY, Record, Roof
 from operate.problem import Problem
 from operate.receipt import Receipt
 from operate.report import as_json, newest_run, summary, write_report
@@ -167,6 +167,15 @@ def test_two_commands_that_write_one_report_do_not_take_each_others_files(
     monkeypatch.setattr(Path, "write_bytes", meanwhile)
     assert page(whole) == expected
     assert not [path for path in whole.rglob("*") if path.suffix == ".partial"]
+
+
+def test_a_busy_machine_is_said_before_its_numbers(tmp_path: Path) -> None:
+    said = f"{BUSY}: load 7.0 on 2 cores: times are too long, shares mean little"
+    text = words(page(write_run(tmp_path, [replace(gemm(), notes=("gloo", said))], {"gemm": {"node0": 0}})))
+    assert text.count(said) == 1
+    at = text.index(f"Not alone on its cores. node0: {said}")
+    assert at < text.index("Prediction")
+    assert "node0: gloo" in text
 
 
 def test_a_failed_workload_comes_first_in_verdict_and_shows_the_end_of_its_log(tmp_path: Path) -> None:

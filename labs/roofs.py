@@ -7,7 +7,6 @@ why it has none; an unknown device never gets a default.
 from typing import NamedTuple
 
 from labs.accelerators import Accelerator
-from labs.instances import InstanceType
 from labs.results import Roof
 
 DTYPE_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "fp8": 1}
@@ -135,7 +134,8 @@ def mfu(flops_per_token: float, tokens_per_s: float, devices: int, peak_flops: f
 def bus_factor(collective: str, ranks: int) -> float:
     """Bus bandwidth over algorithm bandwidth, as nccl-tests has it (its doc/PERFORMANCE.md).
 
-    Sizes are of the whole buffer: for all-gather, reduce-scatter and all-to-all what all ranks hold together.
+    Sizes are of the larger of a rank's two buffers: what a gather gives, what a scatter takes. NCCL's reductions within
+    a switch have a factor of their own, (n−1)/(n+1), which nccl-tests does not print.
 
     Raises:
         ValueError: a collective that is not listed.
@@ -148,21 +148,6 @@ def bus_factor(collective: str, ranks: int) -> float:
     if collective not in factors:
         raise ValueError(f"collective={collective!r} is not known: write one of {', '.join(factors)}")
     return factors[collective]
-
-
-def all_reduce_bound(kind: InstanceType | None, nodes: int, ranks: int) -> Bound:
-    """Most bus bandwidth in B/s of an all-reduce over `nodes`, by the rate of each node's network.
-
-    Whatever the algorithm, at least 2(k−1)/k of the buffer leaves each of k nodes, while bus bandwidth counts
-    2(n−1)/n of it for n ranks: so it is at most the node's rate × (n−1)/n ÷ ((k−1)/k). A ring stays at 1 ×.
-    """
-    if kind is None:
-        return Bound(None, "the network between the devices is not known")
-    if nodes < 2:
-        return Bound(None, "the links within a node are not in labs/")
-    node_bytes_per_s = kind.gbps * 1e9 / 8
-    most = node_bytes_per_s * ((ranks - 1) / ranks) / ((nodes - 1) / nodes)
-    return Bound(Roof(value=most, source=f"{kind.name}: {kind.gbps:g} Gbit/s a node, fewest bytes on the wire"))
 
 
 def all_reduce_bytes(buffer_bytes: float, ranks: int) -> float:

@@ -1,59 +1,65 @@
-"""collectives: all-reduce over sizes, from latency to bandwidth, its result checked on every rank.
+"""collectives: six of them over sizes, from latency to bandwidth, every element checked on every rank.
 
-An all-reduce leaves the sum of all ranks' buffers on every rank. A small one takes a latency α whatever its size; a
-large one takes bytes ÷ bandwidth. Two bandwidths, as in nccl-tests (its doc/PERFORMANCE.md): algbw = buffer ÷ time;
-busbw = algbw · 2(n−1)/n, what each rank must send at least, so that numbers over different n compare. Over nodes
-the roof is the node's network: at least 2(k−1)/k of the buffer leaves each of k nodes, whatever the algorithm.
+An all-reduce leaves the sum of all ranks' buffers on every rank; an all-gather puts all pieces together everywhere, a
+reduce-scatter leaves each rank its piece of the sum, and one after the other they are an all-reduce. An all-to-all
+swaps pieces, a broadcast copies one rank's buffer, send-recv passes each rank's on to the next. A small message takes a
+latency α whatever its size, a large one bytes ÷ bandwidth β: t = α + s/β, fitted. Two bandwidths, as in nccl-tests (its
+doc/PERFORMANCE.md): algbw = S ÷ t; busbw = algbw × what each rank must send at least, so that numbers over different n
+compare. What leaves a node depends on the algorithm: a ring busbw/g a GPU, a tree busbw·(k−1)/(n−1) (`labs.wire`).
 
-Method: rank r fills element i with (i mod 3) + (r mod 4), small integers, so that sums are exact in any order and
-any error shows; filled anew and compared in full in every iteration, outside the timed part. On CPUs the ranks meet
-at a barrier first; on GPUs the all-reduces queue back to back. Each rank times each of them; a sample is the slowest
-rank's. Value: from the median.
+Method: small integers, so that results are exact in any order and any error shows; filled anew and compared in full in
+every iteration, outside the timed part. On CPUs the ranks meet at a barrier first; on GPUs the calls queue back to
+back. Each rank times each of them; a sample is the slowest rank's. Value: from the median. Sizes for which the budget
+does not suffice are left out and named. On GPUs NCCL's own log, a line a call, tells algorithm and transport. On nodes
+with EFA a 1 GiB all-reduce first has to prove that it goes that way (`labs.efa`), or the run fails; --allow-tcp goes
+on.
 
-Output: busbw, algbw, time and the spread over ranks per size; the latency of the smallest; one record.
+Output: busbw, algbw, time, spread over ranks and wire rate per size; latency, α, β and n½ per collective; one record.
 
     python -m workloads.collectives
-    torchrun --standalone --nproc-per-node 4 -m workloads.collectives --largest 16MiB
+    torchrun --standalone --nproc-per-node 4 -m workloads.collectives --collectives all-reduce --largest 16MiB
 """
 
 import argparse
-import re
-import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from labs.accelerators import by_instance
+from labs.efa import broken
+from labs.findings import Finding
 from labs.instances import InstanceType, instance_types
 from labs.results import Measurement
-from labs.roofs import DTYPE_BYTES, Bound, all_reduce_bound, bus_factor
-from workloads.command import Parser, positive, start
-from workloads.device import TORCH_DTYPES, Device, find_device, time_each
-from workloads.group import Group, joined, place
+from labs.wire import COLLECTIVES, bus_bound
+from workloads.collective import efa, gloo, nccltests
+from workloads.collective.nccl import Log, heard, listening
+from workloads.collective.operations import EXACT_RANKS
+from workloads.collective.rows import Circle, notes_of, row_line, row_of, rows_of
+from workloads.collective.sizes import MOST_BYTES, UNITS, factor, ladder, room_bytes, size, size_name
+from workloads.collective.sweep import Timed, sweep
+from workloads.command import CheckFailed, Parser, dtypes, positive, seconds, start
+from workloads.device import Device, find_device
+from workloads.group import Group, Place, joined, place
 from workloads.record import Surroundings, surroundings, write
 from workloads.sensors import Sensors, describe
-
-# Shape suffix: E elements of a buffer.
-
-UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-EXACT_RANKS = {"fp32": 1_000_000, "bf16": 64}
-"""Ranks up to which every sum is an integer that the type holds: at most 2 + 3 a rank, and 8 bits in bf16."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What is measured."""
 
+    collectives: tuple[str, ...]
     sizes_bytes: tuple[int, ...]
-    """Of the buffer on each rank, ascending."""
-    dtype: str
+    """Of the larger of a rank's two buffers, ascending."""
+    dtypes: tuple[str, ...]
     iterations: int
-    """Timed all-reduces per size."""
+    """Timed calls per size, where the budget allows."""
     warmup: int
-    """All-reduces before that."""
+    """Calls before that."""
+    budget_s: float
+    """For all sizes of all collectives together."""
+    allow_tcp: bool
+    """Whether to go on where a node that has EFA does not use it."""
 
 
 def configure(flags: argparse.Namespace, device: Device, ranks: int) -> Config:
@@ -62,67 +68,43 @@ def configure(flags: argparse.Namespace, device: Device, ranks: int) -> Config:
     Raises:
         ValueError: a value is not allowed.
     """
-    largest = flags.largest or (UNITS["GiB"] if device.cuda else 4 * UNITS["MiB"])
+    room = room_bytes(device, ranks)
+    default = min(MOST_BYTES, room or UNITS["GiB"]) if device.cuda else 4 * UNITS["MiB"]
+    largest = flags.largest or max(default, flags.smallest)
     if flags.smallest > largest:
         raise ValueError(f"smallest={size_name(flags.smallest)} is above largest={size_name(largest)}")
-    if ranks > EXACT_RANKS[flags.dtype]:
-        raise ValueError(f"dtype={flags.dtype!r} cannot hold the sums of {ranks} ranks exactly: write fp32")
-    sizes = [flags.smallest]
-    while sizes[-1] * flags.factor <= largest:
-        sizes.append(sizes[-1] * flags.factor)
-    return Config(sizes_bytes=tuple(sizes), dtype=flags.dtype,
-                  iterations=flags.iterations or (50 if device.cuda else 10),
-                  warmup=flags.warmup or (10 if device.cuda else 2))  # fmt: skip
+    if room is not None and largest > room:
+        raise ValueError(f"largest={size_name(largest)} does not fit: {device.name} has room for {size_name(room)}")
+    growth = flags.factor or (2 if device.cuda else 4)
+    return Config(
+        collectives=_collectives(flags.collectives, ranks), dtypes=_dtypes(flags.dtypes, ranks),
+        sizes_bytes=ladder(flags.smallest, largest, growth), iterations=flags.iterations or (20 if device.cuda else 10),
+        warmup=flags.warmup or (5 if device.cuda else 2), allow_tcp=flags.allow_tcp,
+        budget_s=(240.0 if device.cuda else 7.0) if flags.budget is None else flags.budget,
+    )  # fmt: skip
 
 
-def size_name(size_bytes: int) -> str:
-    """For example "64 KiB"."""
-    unit = next(unit for unit in reversed(UNITS) if size_bytes >= UNITS[unit] or unit == "KiB")
-    return f"{size_bytes / UNITS[unit]:g} {unit}"
+def _collectives(names: tuple[str, ...] | None, ranks: int) -> tuple[str, ...]:
+    for name in names or ():
+        if name not in COLLECTIVES:
+            raise ValueError(f"collectives={name!r} is not known: write some of {','.join(COLLECTIVES)}")
+    if ranks == 1 and names and "send-recv" in names:
+        raise ValueError("collectives='send-recv' needs a second rank: start it with torchrun --nproc-per-node 2")
+    return names or tuple(name for name in COLLECTIVES if ranks > 1 or name != "send-recv")
 
 
-def contribution(rank: int, elements: int, dtype: str, device: Device) -> Tensor:
-    """What one rank brings: (i mod 3) + (rank mod 4). A period of 3 fits no power of two, so that a piece which an
-    algorithm puts in the wrong place does not look right there."""
-    cycle = torch.arange(3, device=device.torch, dtype=TORCH_DTYPES[dtype]) + rank % 4
-    return cycle.repeat(-(-elements // 3))[:elements]
+def _dtypes(names: tuple[str, ...] | None, ranks: int) -> tuple[str, ...]:
+    for name in names or ():
+        if name not in EXACT_RANKS:
+            raise ValueError(f"dtypes={name!r} is not known: write some of {','.join(EXACT_RANKS)}")
+        if ranks > EXACT_RANKS[name]:
+            raise ValueError(f"dtypes={name!r} cannot hold the sums of {ranks} ranks exactly: write fp32")
+    return names or tuple(name for name, most in EXACT_RANKS.items() if ranks <= most)
 
 
-def expected_sum(ranks: int, elements: int, dtype: str, device: Device) -> Tensor:
-    """What every rank must hold afterwards, by arithmetic: ranks · (i mod 3) + Σ (r mod 4)."""
-    cycle = torch.arange(3, device=device.torch) * ranks + sum(rank % 4 for rank in range(ranks))
-    return cycle.to(TORCH_DTYPES[dtype]).repeat(-(-elements // 3))[:elements]
-
-
-def measure_size(size_bytes: int, config: Config, group: Group) -> list[tuple[float, ...]]:
-    """Seconds of every all-reduce of this size, by rank.
-
-    Raises:
-        CheckFailed: on every rank, if one of them got a wrong sum.
-    """
-    device, elements = group.device, size_bytes // DTYPE_BYTES[config.dtype]
-    mine_E = contribution(group.rank, elements, config.dtype, device)
-    expected_E = expected_sum(group.size, elements, config.dtype, device)
-    buffer_E = torch.empty_like(mine_E)
-    wrong = torch.zeros((), dtype=torch.int64, device=device.torch)
-
-    def before() -> None:
-        buffer_E.copy_(mine_E)
-        if not device.cuda:  # on a GPU a barrier would empty the queue, and each all-reduce aligns the next
-            dist.barrier()
-
-    def after() -> None:
-        wrong.add_(torch.count_nonzero(buffer_E != expected_E))
-
-    def step() -> None:
-        dist.all_reduce(buffer_E)
-
-    time_each(device, step, config.warmup, before=before, after=after)
-    samples_s = time_each(device, step, config.iterations, before=before, after=after)
-    compared = elements * (config.warmup + config.iterations)
-    failure = f"{int(wrong)} of {compared} sums are wrong" if wrong else ""
-    group.require(f"all-reduce of {size_name(size_bytes)}", failure)
-    return group.gather(samples_s)
+def names(text: str) -> tuple[str, ...]:
+    """A flag's value as collectives; which there are, `configure` says."""
+    return tuple(text.split(","))
 
 
 def network(device: Device, name: str | None) -> InstanceType | None:
@@ -136,126 +118,145 @@ def network(device: Device, name: str | None) -> InstanceType | None:
     return kind if kind is not None and by_instance(kind) is device.accelerator else None
 
 
-def summarise(config: Config, group: Group, timed: Sequence[list[tuple[float, ...]]], within: Surroundings
-              ) -> Iterator[Measurement]:  # fmt: skip
-    """A row per size, and the latency of the smallest."""
-    bound = bound_of(group, within)
-    for size_bytes, by_rank in zip(config.sizes_bytes, timed, strict=True):
-        yield summarise_size(size_bytes, config, group, by_rank, bound)
-    samples_s = slowest(timed[0])
-    yield Measurement(
-        name="latency", value=statistics.median(samples_s), unit="s", estimator=f"median of {len(samples_s)}",
-        config={"collective": "all-reduce", "bytes": config.sizes_bytes[0], "ranks": group.size},
-        samples_s=samples_s, no_roof_because="labs/ holds no latency of links", checked="every sum exact on every rank",
-    )  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One run, before its first message."""
+
+    config: Config
+    here: Place
+    circle: Circle
+    within: Surroundings
+    efas: int
+    """EFA interfaces that each node must have and use; 0: not an EFA lab."""
+    log: Path
+    """Where NCCL writes what it does."""
+    theirs: tuple[nccltests.Theirs, ...] = ()
+    """What nccl-tests measured on this node's GPUs."""
+    notes: tuple[str, ...] = ()
 
 
-def bound_of(group: Group, within: Surroundings) -> Bound:
-    """Most bus bandwidth over this run's nodes."""
-    return all_reduce_bound(network(group.device, within.instance_type), within.nodes, group.size)
+def prove_efa(setting: Setting, group: Group) -> tuple[Finding, ...]:
+    """On an EFA lab: that messages go over EFA. On any other: nothing.
+
+    Raises:
+        CheckFailed: on every rank, if they do not and --allow-tcp was not given.
+    """
+    if not setting.efas:
+        group.say("not an EFA lab: nothing to prove")
+        return ()
+    circle = setting.circle
+    found = efa.prove(group, nodes=circle.nodes, local_rank=setting.here.local_rank, kind=circle.network,
+                      efas=setting.efas, log=setting.log, room=setting.config.sizes_bytes[-1])  # fmt: skip
+    for finding in found:
+        group.say(finding.line())
+    if (failed := broken(found)) and not setting.config.allow_tcp:
+        raise CheckFailed(f"this is not EFA: {'; '.join(f'{one.subject}: {one.seen}' for one in failed)}. The lines "
+                          f"above say what to do; --allow-tcp measures all the same")  # fmt: skip
+    return found
 
 
-def slowest(by_rank: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
-    """A collective is over when its last rank is: of each iteration the slowest rank's seconds."""
-    return tuple(max(iteration) for iteration in zip(*by_rank, strict=True))
-
-
-def summarise_size(size_bytes: int, config: Config, group: Group, by_rank: list[tuple[float, ...]], bound: Bound
-                   ) -> Measurement:  # fmt: skip
-    """One size: bus bandwidth beside the roof, the rest in its config. One rank alone sends nothing: 0 B/s."""
-    samples_s = slowest(by_rank)
-    time_s, medians_s = statistics.median(samples_s), [statistics.median(samples) for samples in by_rank]
-    algbw = size_bytes / time_s
-    busbw = algbw * bus_factor("all-reduce", group.size)
-    return Measurement(
-        name=f"all-reduce {size_name(size_bytes)}", value=busbw, unit="B/s",
-        estimator=f"busbw from the median of {len(samples_s)}, slowest rank of each",
-        config={"collective": "all-reduce", "bytes": size_bytes, "dtype": config.dtype, "ranks": group.size,
-                "time_s": time_s, "algbw": algbw, "busbw": busbw, "rank_median_s": medians_s,
-                "spread": max(medians_s) / min(medians_s)},
-        samples_s=samples_s, roof=bound.roof, no_roof_because=bound.no_roof_because,
-        checked="every sum exact on every rank",
-    )  # fmt: skip
-
-
-def row_line(row: Measurement) -> str:
-    """One size, for the log."""
-    if row.unit == "s":
-        return f"{row.name:20} {row.value * 1e6:10.1f} µs"
-    time_s, algbw = row.config["time_s"], row.config["algbw"]
-    share = "" if row.fraction is None else f"  {row.fraction:.1%} of roof"
-    return (f"{row.name:20} {time_s * 1e6:10.1f} µs  algbw {algbw / 1e9:8.3f} GB/s  busbw {row.value / 1e9:8.3f} GB/s"
-            f"  spread {row.config['spread']:.2f}×{share}")  # fmt: skip
-
-
-def run(config: Config, group: Group, flags: argparse.Namespace, within: Surroundings) -> None:
-    """Print the roof, measure, print and write what came out."""
-    bound = bound_of(group, within)
-    group.say(f"roof busbw: {bound.roof.value / 1e9:.2f} GB/s ({bound.roof.source})" if bound.roof
+def run(setting: Setting, group: Group, flags: argparse.Namespace) -> None:
+    """Prove EFA, print the roof, measure, print and write what came out."""
+    config, circle = setting.config, setting.circle
+    findings = prove_efa(setting, group)
+    bound = bus_bound("all-reduce", circle.network, circle.nodes, circle.ranks)
+    group.say(f"roof busbw of an all-reduce: {bound.roof.value / 1e9:.2f} GB/s ({bound.roof.source})" if bound.roof
               else f"roof busbw: none, {bound.no_roof_because}")  # fmt: skip
-    timed = []
+
+    def tell(collective: str, dtype: str, timed: Timed) -> None:
+        group.say(row_line(row_of(collective, dtype, timed, circle)))
+
     with Sensors(group.device) as sensors:
-        for size_bytes in config.sizes_bytes:
-            timed.append(measure_size(size_bytes, config, group))
-            group.say(row_line(summarise_size(size_bytes, config, group, timed[-1], bound)))
+        done = sweep([(name, dtype) for dtype in config.dtypes for name in config.collectives], config.sizes_bytes,
+                     iterations=config.iterations, warmup=config.warmup, budget_s=config.budget_s, group=group,
+                     tell=tell)  # fmt: skip
+    logs = group.gather(heard(setting.log) if group.device.cuda else Log())
     if not group.first:
         return
-    rows = tuple(summarise(config, group, timed, within))
-    group.say(row_line(rows[-1]))
+    beside = {row.size_bytes: row.busbw for row in setting.theirs} if circle.nodes == 1 else {}
+    rows = [row for series in done for row in rows_of(series, circle, logs[0], beside)]
+    for row in rows:
+        if row.unit == "s":
+            group.say(row_line(row))
+    notes = (*(finding.line() for finding in findings), _transport(logs), *setting.notes,
+             *notes_of(done, circle, rows, config.budget_s))  # fmt: skip
+    _write(setting, group, flags, rows, notes, sensors)
+
+
+def _transport(logs: Sequence[Log]) -> str:
+    """What the messages went over, by all ranks' own word."""
+    ways: dict[str, int] = {}
+    for log in logs:
+        for way, count in log.ways.items():
+            ways[way] = ways.get(way, 0) + count
+    spoken = next((log for log in logs if log.network), logs[0])
+    return replace(spoken, ways=ways).transport or gloo.transport()
+
+
+def _write(setting: Setting, group: Group, flags: argparse.Namespace, rows: Sequence[Measurement],
+           notes: tuple[str, ...], sensors: Sensors) -> None:  # fmt: skip
+    within = setting.within
+    for note in notes:
+        group.say(f"note: {note}")
     machine = describe(group.device, devices=group.size, reading=sensors.reading,
                        instance_type=within.instance_type, libraries=())  # fmt: skip
-    path = write(flags.out, "collectives", rows, within=within, machine=machine, config=config, cluster=True,
-                 ranks=group.size)  # fmt: skip
-    group.say(f"{len(timed)} sizes over {group.size} ranks, every sum exact on every rank: {path}")
+    path = write(flags.out, "collectives", tuple(rows), within=within, machine=machine, config=setting.config,
+                 cluster=True, ranks=group.size, notes=notes)  # fmt: skip
+    sizes = sum(row.unit == "B/s" for row in rows)
+    group.say(f"{sizes} sizes over {group.size} ranks, every element exact on every rank: {path}")
 
 
-def size(text: str) -> int:
-    """Bytes of "64KiB", "4MiB" or "1GiB".
-
-    Raises:
-        argparse.ArgumentTypeError: it is not of that form.
-    """
-    match = re.fullmatch(r"([1-9]\d{0,5}) ?(KiB|MiB|GiB)", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write for example 64KiB, 4MiB or 1GiB")
-    return int(match[1]) * UNITS[match[2]]
+def agreed(setting: Setting, group: Group) -> Setting:
+    """With the sizes that every rank has room for."""
+    sizes_bytes = min(group.gather(setting.config.sizes_bytes), key=len)
+    return replace(setting, config=replace(setting.config, sizes_bytes=sizes_bytes))
 
 
-def factor(text: str) -> int:
-    """A growth factor of at least 2.
-
-    Raises:
-        argparse.ArgumentTypeError: it is less, or not a number.
-    """
-    value = positive(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} does not grow: write at least 2")
-    return value
+def beside_nccl_tests(setting: Setting, device: Device, gpus: int) -> Setting:
+    """With nccl-tests' numbers, where this is the first rank and the image has it; the others wait meanwhile."""
+    binary = nccltests.find_binary() if device.cuda and setting.here.rank == 0 else None
+    if binary is None:
+        return setting
+    sizes_bytes = setting.config.sizes_bytes
+    rows, failure = nccltests.run_beside(binary, gpus, sizes_bytes, sizes_bytes[1] // sizes_bytes[0]
+                                         if len(sizes_bytes) > 1 else 2)  # fmt: skip
+    note = failure or nccltests.parity_note(rows, gpus)
+    if setting.circle.nodes > 1:
+        note += "; over the nodes it needs MPI, so its rates do not stand beside ours"
+    return replace(setting, theirs=tuple(rows), notes=(note,))
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run on these flags.
 
     Raises:
-        CheckFailed: a sum is wrong.
+        CheckFailed: an element is wrong, or a node with EFA does not use it.
         SystemExit: wrong flags or environment, with exit code 2.
     """
     parser = Parser("collectives", __doc__)
+    parser.add_argument("--collectives", type=names, help=f"some of {','.join(COLLECTIVES)}; default: all")
     parser.add_argument("--smallest", type=size, default=UNITS["KiB"], help="first size, for example 1KiB")
-    parser.add_argument("--largest", type=size, help="last size; default: 4MiB on a CPU, 1GiB on a GPU")
-    parser.add_argument("--factor", type=factor, default=4, help="from one size to the next")
-    parser.add_argument("--dtype", choices=tuple(EXACT_RANKS), default="fp32", help="of the elements")
-    parser.add_argument("--iterations", type=positive, help="timed all-reduces per size")
-    parser.add_argument("--warmup", type=positive, help="all-reduces before that")
+    parser.add_argument("--largest", type=size, help="last size; default: 4MiB on a CPU, on a GPU what memory allows")
+    parser.add_argument("--factor", type=factor, help="from one size to the next; default: 4 on a CPU, 2 on a GPU")
+    parser.add_argument("--dtypes", type=dtypes, help="of the elements; default: fp32,bf16")
+    parser.add_argument("--iterations", type=positive, help="timed calls per size")
+    parser.add_argument("--warmup", type=positive, help="calls before that")
+    parser.add_argument("--budget", type=seconds, help="for all sizes together; default: 7 on a CPU, 240 on a GPU")
+    parser.add_argument("--allow-tcp", action="store_true", help="go on where a node with EFA does not use it")
     flags = parser.parse_args(arguments)
     try:
         here, within = place(), surroundings()
         device = find_device(flags.device, here.local_rank)
         config = configure(flags, device, here.size)
+        kind = network(device, within.instance_type)
+        efas = efa.wanted(kind, within.nodes) if device.cuda else 0
     except ValueError as error:
         parser.error(str(error))
-    with joined(here, device) as group:
-        run(config, group, flags, within)
+    circle = Circle(ranks=here.size, nodes=within.nodes, network=kind)
+    setting = Setting(config=config, here=here, circle=circle, within=within, efas=efas, log=Path())
+    setting = beside_nccl_tests(setting, device, max(1, here.size // within.nodes))
+    with listening() as folder, joined(here, device) as group:
+        run(agreed(replace(setting, log=folder), group), group, flags)
 
 
 if __name__ == "__main__":

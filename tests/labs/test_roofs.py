@@ -3,12 +3,10 @@
 import pytest
 
 from labs.accelerators import Accelerator, by_driver_name
-from labs.instances import instance_type
 from labs.models import find_model
 from labs.results import Roof
 from labs.roofs import (
     Bound,
-    all_reduce_bound,
     all_reduce_bytes,
     bus_factor,
     clock_roof,
@@ -177,20 +175,6 @@ def test_unknown_collective_is_refused_by_name() -> None:
 
 def test_gradient_bytes_of_7b_in_bf16_over_four_ranks() -> None:
     assert all_reduce_bytes(find_model("mistral-7b").weight_bytes(2), 4) / 1e9 == pytest.approx(21.74, abs=5e-3)
-
-
-def test_all_reduce_over_nodes_is_bounded_by_the_fewest_bytes_on_the_wire() -> None:
-    """g6.12xlarge: 40 Gbit/s = 5 GB/s a node. Two nodes exchange each byte once, while bus bandwidth counts 1.75."""
-    kind = instance_type("g6.12xlarge")
-    assert value(all_reduce_bound(kind, 2, 8)) == pytest.approx(5e9 * (7 / 8) / (1 / 2))
-    assert value(all_reduce_bound(kind, 2, 2)) == pytest.approx(5e9)
-
-
-def test_all_reduce_without_a_known_network_has_no_roof() -> None:
-    assert all_reduce_bound(None, 2, 8) == Bound(None, "the network between the devices is not known")
-    assert all_reduce_bound(instance_type("g6.12xlarge"), 1, 4) == Bound(
-        None, "the links within a node are not in labs/"
-    )
 
 
 @pytest.mark.parametrize(("usd", "rate", "price"), [(0.805, 940, 0.2379), (4.602, 38.3, 33.38)])

@@ -91,6 +91,7 @@ def test_sigterm_ends_at_once_even_where_python_does_not_get_to_run() -> None:
         (collectives.main, ["--largest", "4MB"], "argument --largest: '4MB' is not a size: write for example 64KiB"),
         (collectives.main, ["--factor", "1"], "argument --factor: '1' does not grow: write at least 2"),
         (collectives.main, ["--smallest", "1MiB", "--largest", "1KiB"], "smallest=1 MiB is above largest=1 KiB"),
+        (collectives.main, ["--collectives", "scan"], "collectives='scan' is not known: write some of all-reduce,"),
     ],
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(

@@ -55,9 +55,9 @@ def link_of(folder: Path, ranks: int, device: Device) -> Link | None:
 def _fold(record: Record, ranks: int, device: Device) -> Link | None:
     if record.ranks != ranks or record.machine.device != device.name:
         return None
-    rows = {
+    rows = {  # where there are several data types, fp32's
         int(row.config["bytes"]): float(row.config["time_s"])
-        for row in record.measurements
+        for row in sorted(record.measurements, key=lambda row: row.config.get("dtype") == "fp32")
         if row.config.get("collective") == "all-reduce" and "time_s" in row.config
     }
     if not rows:

@@ -1,7 +1,7 @@
 """Many nodes in few words: names in a row as a range, and what went wrong, a line each or one for all that say it."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 LINES = 8
@@ -35,6 +35,16 @@ def lines(why: Mapping[str, str]) -> tuple[str, ...]:
             same.setdefault(_WHERE.sub("", reason, count=1), []).append(node)
         told = [f"{names(nodes)}: {reason}" for reason, nodes in same.items()]
     return cut(told)
+
+
+def steps(did: Iterable[str]) -> Iterator[str]:
+    """What was done, step by step as "remove instance i-…"; three and more of a kind in a row are counted."""
+    for kind, row in groupby(did, key=lambda line: tuple(line.split()[:2])):
+        alike = list(row)
+        if len(alike) < 3 or len(kind) < 2:
+            yield from alike
+        else:
+            yield f"{kind[0]} {len(alike)} × {kind[1]}"
 
 
 def cut(told: Sequence[str]) -> tuple[str, ...]:

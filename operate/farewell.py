@@ -7,7 +7,7 @@ from pathlib import Path
 
 from labs.catalog import Lab
 from labs.names import Output
-from operate import admission, execution, laptop
+from operate import admission, crowd, execution, laptop
 from operate.account import Account
 from operate.bill import Frozen, kept_cost
 from operate.choice import open_run
@@ -61,7 +61,7 @@ def part_with(account: Account, lab: Lab, screen: Screen) -> tuple[Receipt, Path
             lab.stack,
             run=run.name if run else "",
             frozen=frozen,
-            progress=lambda made, elapsed: say("; ".join(made.did)) if made.did else None,
+            progress=lambda made, elapsed: say("; ".join(crowd.steps(made.did))) if made.did else None,
         )
     if not (run or receipt.started or receipt.created):
         return receipt, None

@@ -48,6 +48,11 @@ def test_a_few_that_fail_are_a_line_each_and_many_alike_are_one() -> None:
     assert different[-1] == "… and 57 more lines such as these"
 
 
+def test_steps_of_a_kind_are_counted() -> None:
+    did = [*(f"remove instance i-{index}" for index in range(64)), "remove volume vol-1", "delete stack Lab3Stack"]
+    assert [*crowd.steps(did)] == ["remove 64 × instance", "remove volume vol-1", "delete stack Lab3Stack"]
+
+
 def test_a_problem_of_several_nodes_says_each_before_the_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     results: Results = {node: Outcome(code=0, stdout=b"", stderr=b"") for node in MANY}
     results |= {node: Outcome(code=1, stdout=b"", stderr=b"disk full") for node in ("node3", "node40")}

@@ -100,13 +100,15 @@ def worse(one: float, other: float) -> float:
 
 def tolerance(kernel: Kernel, dtype: str, count: int) -> float:
     """Largest allowed |error|. Elements are below 2: one rounding of a few. A sum of n random terms is below 8·√n and
-    is rounded once to its type; added in fp32 by few accumulators it has an error of some n/8 roundoffs at most."""
+    is rounded once to its type; added in fp32 by few accumulators it has an error of some n/8 roundoffs, and the worst
+    of thousands of such sums one of n."""
     if kernel.name == "max":
         return 0.0
     if kernel.terms == 1:
         return 4 * ROUNDING[dtype]
     terms: int = kernel.terms or count
-    return float(8 * terms**0.5 * ROUNDING[dtype] + max(terms / 8, 8 * terms**0.5) * ROUNDING["fp32"])
+    added = terms if kernel.terms else terms / 8
+    return float(8 * terms**0.5 * ROUNDING[dtype] + max(added, 8 * terms**0.5) * ROUNDING["fp32"])
 
 
 COPY = Kernel(name="copy", arrays=2, run=lambda arrays: arrays.c.copy_(arrays.a), found=lambda arrays: arrays.c,

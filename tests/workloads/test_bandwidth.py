@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -140,3 +141,14 @@ def test_short_runs_are_repeated_within_a_sample(cpu: Device) -> None:
     step: Callable[[], object] = stream.repeated(cpu, lambda: calls.append(1), 5)
     step()
     assert len(calls) == 5
+
+
+def test_rows_that_one_accumulator_added_up_are_right_too() -> None:
+    """As a library does it that has few registers for it: the worst of 2,000 rows, one term after another."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.uniform(-1, 1, size).astype(np.float32) for size in ((2000, stream.WIDTH), stream.WIDTH))
+    found = np.cumsum(a * b, axis=1, dtype=np.float32)[:, -1]
+    exact = a.astype(float) @ b.astype(float)
+    worst = float(np.abs(found - exact).max())
+    assert worst < stream.tolerance(stream.MATRIX, "fp32", a.size) < 0.001, "a term left out is some 0.3"
+    assert worst > stream.WIDTH / 8 * stream.ROUNDING["fp32"]

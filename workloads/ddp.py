@@ -3,7 +3,8 @@
 Every rank holds the whole model. After the backward pass the ranks average their gradients with an all-reduce,
 for which each must send 2(n−1)/n of the gradients' bytes; then all take the same step. Gradients are sent in buckets
 as the backward pass fills them: while one travels, the next is computed, so that most of the sending can hide. Small
-buckets start early and pay a latency each; one bucket of all pays one latency and hides nothing. Tokens are counted
+buckets start early and pay a latency each; one bucket of all pays one latency and hides nothing. --compress bf16 sends
+them in half the bytes besides (workloads/parallel/compression.py says at what price). Tokens are counted
 once: ranks × batch × sequence. A trained token costs 6·N_mm + 6·L·H·d·(S+1) FLOPs (causal attention counted exactly);
 the roof is the ranks' peak FLOP/s over that.
 
@@ -23,6 +24,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -32,8 +34,9 @@ from workloads.command import counts, start
 from workloads.device import Device
 from workloads.group import Group, Place
 from workloads.parallel.bench import Outcome
+from workloads.parallel.compression import allowed, in_bf16
 from workloads.parallel.settings import Settings, chosen, parser_of
-from workloads.parallel.strategy import Steps, Strategy
+from workloads.parallel.strategy import EXACT, Steps, Strategy
 from workloads.parallel.workload import Comparison, enter
 from workloads.record import Surroundings
 
@@ -47,6 +50,8 @@ class Config(Settings):
 
     buckets_mb: tuple[int, ...]
     """Largest bucket of gradients, MiB; the first is the headline."""
+    compress: str
+    """Type in which gradients also travel, beside fp32: "bf16", or "" for none."""
 
 
 def configure(flags: argparse.Namespace, device: Device, _here: Place) -> Config:
@@ -55,20 +60,26 @@ def configure(flags: argparse.Namespace, device: Device, _here: Place) -> Config
     Raises:
         ValueError: a value is not allowed.
     """
-    return Config(**chosen(flags, device), buckets_mb=flags.buckets or BUCKETS_MB[device.cuda])
+    return Config(**chosen(flags, device), buckets_mb=flags.buckets or BUCKETS_MB[device.cuda],
+                  compress=flags.compress)  # fmt: skip
 
 
-def strategy(bucket_mb: int, group: Group) -> Strategy:
-    """Whole model on every rank, gradients averaged in buckets of that size."""
+def strategy(bucket_mb: int, group: Group, *, compressed: bool = False) -> Strategy:
+    """Whole model on every rank, gradients averaged in buckets of that size; `compressed`: in bf16."""
 
     def wrap(model: nn.Module) -> nn.Module:
         devices = [group.device.torch] if group.device.cuda else None
-        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True,
-                                       bucket_cap_mb=bucket_mb)  # fmt: skip
+        shared = DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True,
+                                         bucket_cap_mb=bucket_mb)  # fmt: skip
+        if compressed:
+            shared.register_comm_hook(dist.group.WORLD, in_bf16)
+        return shared
 
+    size = 2 if compressed else 4
     return Strategy(
-        name=f"buckets of {bucket_mb} MB", wrap=wrap, share=(group.rank, group.size), equal=True,
-        traffic=lambda shape, _tokens: data_parallel(shape, group.size), config={"bucket_mb": bucket_mb},
+        name=f"buckets of {bucket_mb} MB{' in bf16' if compressed else ''}", wrap=wrap, share=(group.rank, group.size),
+        equal=True, traffic=lambda shape, _tokens: data_parallel(shape, group.size, size=size),
+        allowed=allowed(group.size) if compressed else EXACT, config={"bucket_mb": bucket_mb, "gradient_bytes": size},
     )  # fmt: skip
 
 
@@ -88,6 +99,8 @@ def weak_scaling(group: Group, alone: Steps | None, outcome: Outcome) -> Measure
 def run(config: Config, group: Group, flags: argparse.Namespace, within: Surroundings) -> None:
     """Predict, measure every bucket size, print and write what came out."""
     strategies = [strategy(size, group) for size in config.buckets_mb]
+    if config.compress:
+        strategies.append(strategy(config.buckets_mb[0], group, compressed=True))
 
     def more(alone: Steps | None, every: Sequence[Outcome]) -> list[Measurement]:
         scaling = weak_scaling(group, alone, every[0])
@@ -109,6 +122,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     parser = parser_of("ddp", __doc__)
     parser.add_argument("--buckets", type=counts, help="bucket sizes in MB, for example 25,1")
+    parser.add_argument("--compress", choices=("bf16",), default="", help="send gradients in this type as well")
     enter(parser, arguments, configure, run)
 
 

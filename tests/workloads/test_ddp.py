@@ -14,6 +14,7 @@ from workloads.command import CheckFailed
 from workloads.device import Device
 from workloads.group import Group
 from workloads.parallel.bench import Bench
+from workloads.parallel.compression import allowed
 from workloads.parallel.settings import Settings
 from workloads.parity import digest, digest_failure, gradient_failure
 
@@ -24,7 +25,7 @@ SMALL = ["--device", "cpu", "--batch", "1", "--sequence", "16", "--steps", "8", 
 @pytest.mark.timeout(650)
 def test_two_ranks_train_one_model(tmp_path: Path) -> None:
     outcome = torchrun(2, "-m", "workloads.ddp", "--device", "cpu", "--sequence", "16", "--steps", "8", "--buckets",
-                       "25,4", "--out", str(tmp_path), limit_s=600, ROOFLAB_NODES="2",
+                       "25,4", "--compress", "bf16", "--out", str(tmp_path), limit_s=600, ROOFLAB_NODES="2",
                        ROOFLAB_USD_PER_HOUR="7.2")  # fmt: skip
     assert outcome.stderr == ""
     assert outcome.returncode == 0
@@ -34,7 +35,8 @@ def test_two_ranks_train_one_model(tmp_path: Path) -> None:
     record = read(tmp_path / "ddp.json")
     names = [row.name for row in record.measurements]
     assert names[:3] == ["training", "step", "sent"]
-    assert names[3:] == [*(f"{name}, buckets of 4 MB" for name in names[:3]), "weak scaling"]
+    ways = ("buckets of 4 MB", "buckets of 25 MB in bf16")
+    assert names[3:] == [*(f"{name}, {way}" for way in ways for name in names[:3]), "weak scaling"]
     training, step, sent = record.measurements[:3]
     scaling = record.measurements[-1]
     assert (record.ranks, record.nodes, record.machine.devices) == (2, 2, 2)
@@ -52,6 +54,18 @@ def test_two_ranks_train_one_model(tmp_path: Path) -> None:
     assert losses[-1] < 0.9 * losses[0]
     assert "parameters bitwise equal" in training.checked
     assert step.config["parity_losses"] == pytest.approx(step.config["parity_alone"], rel=1e-5)
+    _, half_step, half_sent = record.measurements[6:9]
+    assert half_sent.value == sent.value / 2 == 2 * NANO.parameters
+    assert half_sent.config["gradient_bytes"] == 2
+    assert half_step.config["parity_losses"] == pytest.approx(half_step.config["parity_alone"], rel=allowed(2))
+    assert half_step.config["parity_gradients"] > step.config["parity_gradients"]
+    assert half_step.config["losses"] == pytest.approx(losses, rel=0.05)
+    assert "allowed 1e-02" in half_step.checked
+
+
+def test_what_bf16_rounds_off_grows_with_the_root_of_the_ranks() -> None:
+    assert allowed(2) == allowed(4) == pytest.approx(0.0098, rel=1e-2)
+    assert allowed(64) == 8 * 2**-8
 
 
 def test_the_roof_of_training_is_the_ranks_peak_over_the_models_flops(l4: Device) -> None:

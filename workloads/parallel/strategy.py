@@ -19,6 +19,8 @@ from workloads.parallel.settings import Settings
 
 # Shape suffixes: B sequences of one rank, G of all ranks together, T = S + 1 tokens (inputs and labels overlap).
 
+EXACT = 1e-5
+"""Where nothing but the order of additions differs from one process: what may come of that, relatively."""
 Build = Callable[[], nn.Module]
 """Makes the model with random weights, the same on every rank, in fp32 on the rank's device."""
 
@@ -45,6 +47,8 @@ class Strategy:
     """Whether the arithmetic's type is set around the forward pass; False: the model brings it along."""
     build: Build | None = None
     """Another way to make the model, for one that fits no single rank."""
+    allowed: float = EXACT
+    """Largest relative difference of a loss or of a parameter's gradient to one process's, in fp32."""
 
     def share_of(self, tokens_GT: Tensor, device: Device) -> Tensor:
         """This rank's sequences [B, T] on its device."""

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -19,6 +19,8 @@ from rehearsal.requests import Request
 from rehearsal.ticks import Ticks
 
 _NOTICE_S = 120.0
+_STRIKE_S = 30.0
+"""How long whoever asks waits for a fault that is just striking."""
 _THROTTLING = {"ec2": "RequestLimitExceeded", "s3": "SlowDown", "cloudformation": "Throttling"}
 """What a service calls it; the others say ThrottlingException."""
 
@@ -33,8 +35,12 @@ class _Waiting:
     """When, ISO 8601; "" while it waits."""
     did: str = ""
     """What it did."""
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set when all that it does is done."""
 
     def described(self) -> dict[str, str]:
+        if self.struck:
+            self.over.wait(_STRIKE_S)
         return {"fault": str(self.order), "struck": self.struck, "did": self.did}
 
 
@@ -66,6 +72,8 @@ class Injection:
             except ValueError:
                 self._orders.remove(waiting)
                 raise
+            finally:
+                waiting.over.set()
 
     def clear(self) -> None:
         """Forget all faults, and let what they hold up go on. What has died stays dead, what was made stays."""
@@ -77,7 +85,7 @@ class Injection:
             self._machines.nodes.drop(node, every=0)
 
     def described(self) -> list[dict[str, str]]:
-        """What was ordered and what has struck, in the order of the orders."""
+        """What was ordered and what has struck, in the order of the orders. Waits for what is just striking."""
         return [waiting.described() for waiting in self._orders]
 
     def happen(self, kind: str, name: str, request: Request | None = None, who: str = "") -> None:
@@ -97,8 +105,10 @@ class Injection:
         for waiting in due:
             try:
                 self._strike(waiting, request)
-            except ValueError as error:
+            except (ValueError, ClientError) as error:
                 waiting.did = f"nothing: {error}"
+            finally:
+                waiting.over.set()
 
     def _strike(self, waiting: _Waiting, request: Request | None = None) -> None:
         order = waiting.order

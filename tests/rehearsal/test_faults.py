@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -20,6 +21,8 @@ from botocore.exceptions import ClientError
 from rehearsal import control, handmade, processes
 from rehearsal.control import RehearsalError
 from rehearsal.drills import DRILLS, ordered
+from rehearsal.faults import Faults
+from rehearsal.injection import Injection
 from rehearsal.moments import moment
 from tests.rehearsal.worlds import Lab, World, final
 
@@ -262,3 +265,40 @@ def test_the_client_that_asks_is_killed_with_what_it_started(world: World) -> No
 def test_a_laptop_is_killed_at_a_call_and_at_no_other_moment(world: World) -> None:
     with pytest.raises(RehearsalError, match=r"no client is asking: choose one of its calls, for example --at call:7"):
         _fault(world, "laptop-killed")
+
+
+def test_who_asks_while_a_fault_strikes_is_told_what_it_did() -> None:
+    begun, held = threading.Event(), threading.Event()
+
+    class Held(Faults):
+        def limit(self, kind: str, zone: str, left: int) -> None:
+            begun.set()
+            held.wait(10)
+
+    nothing: Any = None
+    injection = Injection(faults=Held(), machines=nothing, ticks=nothing, imds=nothing, ec2=nothing)
+    injection.order(ordered("no-capacity", "tick:1", 0, {}))
+    striking = threading.Thread(target=injection.happen, args=("tick", ""))
+    striking.start()
+    assert begun.wait(10)
+    told: list[dict[str, str]] = []
+    asking = threading.Thread(target=lambda: told.extend(injection.described()))
+    asking.start()
+    held.set()
+    asking.join()
+    striking.join()
+    assert told[0]["did"] == "0 left of all types in all zones"
+
+
+def test_a_fault_that_ec2_refuses_did_nothing_and_says_so() -> None:
+    class Refused(Faults):
+        def limit(self, kind: str, zone: str, left: int) -> None:
+            raise ClientError(
+                {"Error": {"Code": "InvalidInstanceID.NotFound", "Message": "gone"}}, "TerminateInstances"
+            )
+
+    nothing: Any = None
+    injection = Injection(faults=Refused(), machines=nothing, ticks=nothing, imds=nothing, ec2=nothing)
+    injection.order(ordered("no-capacity", "tick:1", 0, {}))
+    injection.happen("tick", "")
+    assert injection.described()[0]["did"].startswith("nothing: An error occurred (InvalidInstanceID.NotFound)")

@@ -47,12 +47,13 @@ def family(algorithm: str) -> Family | None:
 
 
 def node_bytes(collective: str, size_bytes: float, ranks: int, nodes: int, kind: Family) -> float:
-    """Bytes that leave each node (in a broadcast: the one that sends most) for one operation; 0 on a single node.
+    """Bytes that leave each node (in a broadcast: the one that sends most) for one operation; 0 where there is but
+    one node or one rank.
 
     Raises:
         ValueError: a collective that is not listed.
     """
-    if nodes < 2:
+    if min(nodes, ranks) < 2:
         return 0.0
     share = (nodes - 1) / nodes
     if collective == "all-to-all":

@@ -249,12 +249,13 @@ def main(arguments: Sequence[str]) -> None:
         device = find_device(flags.device, here.local_rank)
         config = configure(flags, device, here.size)
         kind = network(device, within.instance_type)
-        efas = efa.wanted(kind, within.nodes) if device.cuda else 0
+        nodes = min(within.nodes, here.size)  # one rank alone is on one node, however many the run has
+        efas = efa.wanted(kind, nodes) if device.cuda else 0
     except ValueError as error:
         parser.error(str(error))
-    circle = Circle(ranks=here.size, nodes=within.nodes, network=kind)
+    circle = Circle(ranks=here.size, nodes=nodes, network=kind)
     setting = Setting(config=config, here=here, circle=circle, within=within, efas=efas, log=Path())
-    setting = beside_nccl_tests(setting, device, max(1, here.size // within.nodes))
+    setting = beside_nccl_tests(setting, device, here.size // nodes)
     with listening() as folder, joined(here, device) as group:
         run(agreed(replace(setting, log=folder), group), group, flags)
 

@@ -16,10 +16,12 @@ from labs.prices import dollars
 from operate import crowd, laptop, launch, secret
 from operate.account import Account
 from operate.bill import frozen_cost, spent
+from operate.cause import find_cause
 from operate.cluster import Cluster
 from operate.deadline import read_deadline
 from operate.fetch import fetch, fetch_shipped
 from operate.follow import Ending, follow
+from operate.hang import DEFAULT_S
 from operate.launch import Job, Plan, Seat
 from operate.probe import Facts
 from operate.problem import Problem
@@ -46,6 +48,8 @@ class Order:
     """Further files for the run's folder, by name."""
     wait_s: float | None = None
     """Longest wait for the nodes to answer."""
+    hang_s: int = DEFAULT_S
+    """As in `operate.launch.Plan`."""
 
 
 def price(cluster: Cluster) -> float | None:
@@ -119,11 +123,14 @@ def finish(
     for item in run.document["workloads"]:
         told = {node: codes.get(node, {}).get(item["name"]) for node in names}
         seconds = [row[1] for row in told.values() if row]
+        exits = {node: row[0] if row else STOPPED if node in stopped else None for node, row in told.items()}
+        found = find_cause(run.folder, item["name"], exits) if any(exits.values()) else None
         workloads.append(
             {
                 **item,
-                "exit": {node: row[0] if row else STOPPED if node in stopped else None for node, row in told.items()},
+                "exit": exits,
                 "seconds": max(seconds, default=None),
+                **({"cause": found.cause, "remedy": found.remedy} if found else {}),
             }
         )
     ended = cluster.now()
@@ -250,6 +257,7 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
         usd_per_hour=order.usd_per_hour,
         commit=tree.commit if tree else "",
         environment=order.environment,
+        hang_s=order.hang_s,
         place=cluster.place,
     )
     document = {

@@ -36,14 +36,15 @@ def fetch_command(place: Place, run: str) -> str:
     """A compressed tar of what a run has to show, on stdout."""
     return (
         f"cd {place.run(run)} || exit 3\n"
-        'set --; for name in records logs out codes run.log ship.log; do [ -e $name ] && set -- "$@" $name; done\n'
+        'set --; for name in records logs out hang codes run.log ship.log; do [ -e $name ] && set -- "$@" $name; done\n'
         # a log may grow while it is read: tar then ends with 1, and what it wrote is good
         'tar czf - "$@"; [ $? -le 1 ]'
     )
 
 
 def fetch(cluster: Cluster, run: str, folder: Path, *, secrets: tuple[str, ...] = ()) -> Fetched:
-    """Fetch `run` from all nodes into `folder`: records/, logs/NODE/, out/NODE/. `secrets` in them are blanked."""
+    """Fetch `run` from all nodes into `folder`: records/, logs/NODE/, out/NODE/, hang/JOB/NODE/. `secrets` in them are
+    blanked."""
     fetched = Fetched()
     results = cluster.shells.each(fetch_command(cluster.place, run), timeout_s=_FETCH_S)
     for name, result in results.items():
@@ -79,6 +80,8 @@ def _place(folder: Path, node: str, path: PurePosixPath, data: bytes, secrets: t
         target = PurePosixPath("records", path.name)
     elif top == "out":
         target = PurePosixPath("out", node, *path.parts[1:])
+    elif top == "hang":  # of a job that failed: what its ranks on this node left
+        target = PurePosixPath("hang", path.parts[1], node, *path.parts[2:])
     else:
         target = PurePosixPath("logs", node, path.name)
     for secret in secrets:

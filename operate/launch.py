@@ -14,6 +14,8 @@ from pathlib import PurePosixPath
 from shlex import join, quote
 
 from labs.catalog import Workload
+from operate import watch
+from operate.hang import DEFAULT_S
 from operate.secret import FORWARDED
 
 _RUN = re.compile(r"\d{8}-\d{6}-[a-z0-9-]+")
@@ -137,6 +139,8 @@ class Plan:
     place: Place = field(default_factory=Place)
 
 
+    hang_s: int = DEFAULT_S
+    """After so long without a sign of life a cluster job is ended; 0: it may be silent until its time limit."""
 def run_id(now: datetime, lab: int | None) -> str:
     """Name of a run that starts `now` (UTC)."""
     return f"{now:%Y%m%d-%H%M%S}-{'own' if lab is None else f'lab{lab}'}"
@@ -161,6 +165,7 @@ def script(plan: Plan, seat: Seat) -> str:
         "ROOFLAB_SECRETS": " ".join(plan.environment),
     }
     exports = "\n".join(f"export {name}={quote(value)}" for name, value in facts.items() if value)
+        "ROOFLAB_HANG_S": str(plan.hang_s or ""),
     works = "\n".join(_work(plan, seat, index) for index in range(len(plan.jobs)))
     return f"""\
 #!/usr/bin/env bash
@@ -173,12 +178,14 @@ cd -P {plan.place.tree} || {{ echo 1 > "$run/exit"; exit 1; }}
 [ -f {plan.place.environment} ] && . {plan.place.environment}
 {exports}
 export ROOFLAB_RUN_DIR="$run" ROOFLAB_OUT="$run/out"
-export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD${{PYTHONPATH:+:$PYTHONPATH}}"
+export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD:$PWD/workloads/startup${{PYTHONPATH:+:$PYTHONPATH}}"
+export TORCH_FR_BUFFER_SIZE="${{TORCH_FR_BUFFER_SIZE:-2000}}"
 export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
 {_TIMEOUT}
 status=0
 # A node that shuts down sends SIGTERM to all: what a workload has finished is shipped all the same.
 trap '[ -e "$run/notice" ] || echo "this node shuts down" > "$run/notice"' TERM
+{watch.BESIDE}
 work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     local name=$1 scope=$2 limit=$3 threads=$4 began=$SECONDS code
     shift 4
@@ -192,8 +199,10 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
         OMP_NUM_THREADS=$threads timeout --kill-after={_GRACE_S} "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
         code=$?
         [ -e "$run/notice" ] && echo "told by SIGTERM to end: $(cat "$run/notice")" >> "$run/logs/$name.log"
+        watch "$name" "$scope"
     fi
     [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
+        unwatch "$name"
     [ "$code" -eq 0 ] || status=1
     echo "$name $code $((SECONDS - began))" >> "$run/codes"
     (trap '' TERM; python -m operate.ship "$run" >> "$run/ship.log" 2>&1)

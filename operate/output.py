@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from operate import crowd
+from operate.hang import HUNG
 from operate.screen import Screen, clock
 
 MOST = 8
@@ -87,4 +88,4 @@ class Output:
 
 
 def _how(code: int) -> str:
-    return "done" if code == 0 else "over its time limit" if code == 124 else f"failed with exit code {code}"
+    return {0: "done", 124: "over its time limit", HUNG: "hung"}.get(code, f"failed with exit code {code}")

@@ -42,9 +42,9 @@ def ship(folder: Path, *, bucket: str, run: str, node: str, s3: Any) -> list[str
 
 
 def blank_secrets(folder: Path) -> None:
-    """Blank the values of the run's secrets in all that is shipped."""
+    """Blank the values of the run's secrets in all that is shipped, and in what ranks that failed left behind."""
     secrets = values(os.environ, os.environ.get("ROOFLAB_SECRETS", "").split())
-    for pattern in _SHIPPED:
+    for pattern in (*_SHIPPED, "hang/*/*"):
         for path in folder.glob(pattern):
             blank_file(path, secrets)
 

@@ -1,8 +1,10 @@
 """Whether a run did all that was asked of it, and if not, what failed where."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from operate import crowd, launch
+from operate.hang import HUNG
 from operate.problem import Problem
 from operate.runs import Run
 
@@ -23,10 +25,28 @@ def verdict(run: Run) -> Problem | None:
     lost = run.document.get("lost") or {}
     ended = [(f"{name} {_how(code)}", node) for name, node, code in failed if not (node in lost and code is None)]
     told = [f"{how} on {crowd.names(nodes)}" for how, nodes in _alike(ended).items()]
+    known = [item for item in run.document["workloads"] if item.get("cause")]
+    for item in known:
+        first = next((index for index, said in enumerate(told) if said.startswith(f"{item['name']} ")), None)
+        if first is not None:  # else all of its nodes are lost, which is cause enough
+            told[first] += f", for {item['cause']}"
     for why, nodes in _alike((why, node) for node, why in lost.items()).items():
         told.append(f"{crowd.names(nodes)} {'was' if len(nodes) == 1 else 'were'} lost ({why})")
+    told += [line for item in run.document["workloads"] if (line := _went_on(item, lost))]
     log = next((run.folder / "logs" / node / f"{name}.log" for name, node, code in failed if code), run.folder / "logs")
-    return Problem("; ".join(told) or "not everything was fetched", f"see {log if log.exists() else run.folder}")
+    see = f"see {log if log.exists() else run.folder}"
+    if known:
+        kept = run.folder / "hang" / known[0]["name"]
+        see = f"{known[0]['remedy']}; {see}{f' and {kept}' if kept.exists() else ''}"
+    return Problem("; ".join(told) or "not everything was fetched", see)
+
+
+def _went_on(item: Mapping[str, Any], lost: Mapping[str, str]) -> str:
+    """That a workload did what was asked of it without the nodes that were lost; "" where it did not."""
+    kept = [code for node, code in item["exit"].items() if node not in lost]
+    if not (lost and kept and item.get("restarts") and set(kept) == {0}):
+        return ""
+    return f"{item['name']} went on with {len(kept)} node{'s' * (len(kept) > 1)} of {len(item['exit'])}"
 
 
 def _alike(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -42,5 +62,6 @@ def _how(code: int | None) -> str:
         None: "did not end",
         launch.NOT_RUN: "was not run",
         124: "ran over its time limit",
+        HUNG: "hung",
         STOPPED: "was stopped",
     }.get(code, f"failed with {code}")

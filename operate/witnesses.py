@@ -1,0 +1,121 @@
+"""What the ranks of a hung job leave behind on their node: stacks, flight recorder, environment, in the run's hang/JOB.
+
+Runs on the node, with the standard library alone. Three ways to a rank's stack, for each may be shut: its own thread
+(`workloads/startup`), py-spy where the kernel allows ptrace, faulthandler by SIGUSR1.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from operate import secret
+
+_ASK_S = 5.0
+_SPY_S = 8.0
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|_KEY\b|APIKEY|AUTH", re.IGNORECASE)
+
+
+def question(folder: Path, ranks: Iterable[int], *, limit_s: float = _ASK_S) -> dict[int, dict[str, Any]]:
+    """By rank: what it says of itself now; one that says nothing within the limit is missing."""
+    since = time.time()
+    asked = {rank for rank in ranks if _ask(folder / f"rank{rank}.ask")}
+    told: dict[int, dict[str, Any]] = {}
+    until = time.monotonic() + limit_s
+    while asked - told.keys() and time.monotonic() < until:
+        for rank in asked - told.keys():
+            document = read(folder / f"rank{rank}.json")
+            if document and document["time"] >= since - 1:  # the file's clock may be a little behind
+                told[rank] = document
+        time.sleep(0.05)
+    return told
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """A rank's word; None where there is none yet."""
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def place(document: Mapping[str, Any]) -> str:
+    """Where a rank is, as one text: the same text twice means that it has not moved."""
+    return "\n".join(f"{file}:{line} {name}" for file, line, name, _ in document.get("stack") or ())
+
+
+def dump(folder: Path, alive: Mapping[int, int]) -> list[str]:
+    """Have all of this node's ranks (by rank: their process) leave what can be had of them; lines that sum it up."""
+    told = question(folder, alive)
+    with ThreadPoolExecutor(max_workers=16) as several:
+        spied = dict(zip(alive, several.map(lambda rank: _spy(alive[rank], folder / f"rank{rank}.pyspy.txt"), alive),
+                         strict=True))  # fmt: skip
+    lines = []
+    for rank, pid in sorted(alive.items()):
+        if (folder / f"rank{rank}.stacks").exists():
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                os.kill(pid, signal.SIGUSR1)
+        stack = (told.get(rank) or {}).get("stack") or ()
+        where = f"is at {stack[-1][0]}:{stack[-1][1]} in {stack[-1][2]}" if stack else "says nothing of itself"
+        lines.append(f"rank {rank} (pid {pid}) {where}{'; py-spy has its native stack' if spied[rank] else ''}")
+    kept = {f"rank{rank}": redacted(_environment(pid)) for rank, pid in sorted(alive.items())}
+    (folder / "environment.json").write_text(json.dumps(kept, indent=1))
+    return lines
+
+
+def redacted(environment: Mapping[str, str]) -> dict[str, str]:
+    """A rank's environment without any value that may be a secret, by the names of the variables."""
+    named = {*secret.FORWARDED, *environment.get("ROOFLAB_SECRETS", "").split()}
+    return {
+        name: "***" if name in named or _SECRET_NAME.search(name) else value
+        for name, value in sorted(environment.items())
+    }
+
+
+def _ask(pipe: Path) -> bool:
+    try:
+        end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        os.write(end, b"?")
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(end)
+
+
+def _environment(pid: int) -> dict[str, str]:
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (line.decode("utf-8", "replace").partition("=") for line in raw.split(b"\0") if line)
+    return {name: value for name, _, value in pairs}
+
+
+def _spy(pid: int, target: Path) -> bool:
+    """Whether py-spy wrote that process's stacks, native frames among them; as root where only root may."""
+    program = shutil.which("py-spy")
+    if program is None:
+        return False
+    for command in ((program,), ("sudo", "-n", program)):
+        spy = [*command, "dump", "--native", "--pid", str(pid)]
+        try:
+            done = subprocess.run(spy, capture_output=True, timeout=_SPY_S, stdin=subprocess.DEVNULL, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0:
+            target.write_bytes(done.stdout)
+            return True
+    return False

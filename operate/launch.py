@@ -136,11 +136,11 @@ class Plan:
     commit: str = ""
     environment: tuple[str, ...] = ()
     """Names of variables beside FORWARDED whose values are secret."""
+    hang_s: int = DEFAULT_S
+    """After so long without a sign of life a cluster job is ended; 0: it may be silent until its time limit."""
     place: Place = field(default_factory=Place)
 
 
-    hang_s: int = DEFAULT_S
-    """After so long without a sign of life a cluster job is ended; 0: it may be silent until its time limit."""
 def run_id(now: datetime, lab: int | None) -> str:
     """Name of a run that starts `now` (UTC)."""
     return f"{now:%Y%m%d-%H%M%S}-{'own' if lab is None else f'lab{lab}'}"
@@ -162,10 +162,10 @@ def script(plan: Plan, seat: Seat) -> str:
         "ROOFLAB_INSTANCE_TYPE": plan.instance_type,
         "ROOFLAB_USD_PER_HOUR": "" if plan.usd_per_hour is None else f"{plan.usd_per_hour:.6g}",
         "ROOFLAB_COMMIT": plan.commit,
+        "ROOFLAB_HANG_S": str(plan.hang_s or ""),
         "ROOFLAB_SECRETS": " ".join(plan.environment),
     }
     exports = "\n".join(f"export {name}={quote(value)}" for name, value in facts.items() if value)
-        "ROOFLAB_HANG_S": str(plan.hang_s or ""),
     works = "\n".join(_work(plan, seat, index) for index in range(len(plan.jobs)))
     return f"""\
 #!/usr/bin/env bash
@@ -182,10 +182,10 @@ export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD:$PWD/workloads/startup${{PYTHONPATH:+
 export TORCH_FR_BUFFER_SIZE="${{TORCH_FR_BUFFER_SIZE:-2000}}"
 export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
 {_TIMEOUT}
+{watch.BESIDE}
 status=0
 # A node that shuts down sends SIGTERM to all: what a workload has finished is shipped all the same.
 trap '[ -e "$run/notice" ] || echo "this node shuts down" > "$run/notice"' TERM
-{watch.BESIDE}
 work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     local name=$1 scope=$2 limit=$3 threads=$4 began=$SECONDS code
     shift 4
@@ -196,13 +196,13 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
         echo "not run: another node is lost" > "$run/logs/$name.log"
         code={NOT_RUN}
     else
+        watch "$name" "$scope"
         OMP_NUM_THREADS=$threads timeout --kill-after={_GRACE_S} "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
         code=$?
+        unwatch "$name"
         [ -e "$run/notice" ] && echo "told by SIGTERM to end: $(cat "$run/notice")" >> "$run/logs/$name.log"
-        watch "$name" "$scope"
     fi
     [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
-        unwatch "$name"
     [ "$code" -eq 0 ] || status=1
     echo "$name $code $((SECONDS - began))" >> "$run/codes"
     (trap '' TERM; python -m operate.ship "$run" >> "$run/ship.log" 2>&1)

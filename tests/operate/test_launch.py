@@ -80,11 +80,13 @@ export ROOFLAB_PEERS='node0=10.0.0.7 node1=10.0.0.8'
 export ROOFLAB_INSTANCE_TYPE=g6.12xlarge
 export ROOFLAB_USD_PER_HOUR=9.2032
 export ROOFLAB_COMMIT=0123abc-dirty
+export ROOFLAB_HANG_S=120
 export ROOFLAB_RUN_DIR="$run" ROOFLAB_OUT="$run/out"
 export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD:$PWD/workloads/startup${{PYTHONPATH:+:$PYTHONPATH}}"
 export TORCH_FR_BUFFER_SIZE="${{TORCH_FR_BUFFER_SIZE:-2000}}"
 export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
 {launch._TIMEOUT}
+{watch.BESIDE}
 status=0
 # A node that shuts down sends SIGTERM to all: what a workload has finished is shipped all the same.
 trap '[ -e "$run/notice" ] || echo "this node shuts down" > "$run/notice"' TERM
@@ -98,15 +100,15 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
         echo "not run: another node is lost" > "$run/logs/$name.log"
         code=69
     else
+        watch "$name" "$scope"
         OMP_NUM_THREADS=$threads timeout --kill-after=15 "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
         code=$?
+        unwatch "$name"
         [ -e "$run/notice" ] && echo "told by SIGTERM to end: $(cat "$run/notice")" >> "$run/logs/$name.log"
-export ROOFLAB_HANG_S=120
     fi
     [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
     [ "$code" -eq 0 ] || status=1
     echo "$name $code $((SECONDS - began))" >> "$run/codes"
-{watch.BESIDE}
     (trap '' TERM; python -m operate.ship "$run" >> "$run/ship.log" 2>&1)
 }}
 work ddp cluster 900 12 torchrun --nnodes 2 --nproc-per-node 4 --node-rank 1 --master-addr 10.0.0.7 \
@@ -120,10 +122,8 @@ echo "$status" > "$run/exit.partial" && mv "$run/exit.partial" "$run/exit"
 def test_bash_accepts_everything_that_is_built():
     texts = (
         launch.script(plan(), SEATS[0]),
-        watch "$name" "$scope"
         launch.start_command(Place(), RUN),
         launch.stop_command(Place(), RUN),
-        unwatch "$name"
         launch.lost_command(Place(), RUN),
         launch.prepare_command(Place(), RUN),
     )

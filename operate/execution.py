@@ -87,7 +87,7 @@ def attend(cluster: Cluster, run: Run, screen: Screen) -> Run:
             run.name,
             screen,
             status=_status(cluster, run),
-            lost=lambda others: _end_shared_jobs(cluster, run, others),
+            lost=lambda names, others: _tell_loss(cluster, run, names, others),
             secrets=secrets,
         )
     except KeyboardInterrupt:
@@ -279,7 +279,10 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
             }
             for node in cluster.nodes
         ],
-        "workloads": [{"name": job.name, "scope": job.scope, "exit": {}, "seconds": None} for job in order.jobs],
+        "workloads": [
+            {"name": job.name, "scope": job.scope, "restarts": job.restarts, "exit": {}, "seconds": None}
+            for job in order.jobs
+        ],
         "usd_per_hour": order.usd_per_hour,
         "usd": None,
         "cost": frozen_cost(cluster.account, cluster.label) if cluster.account else None,
@@ -316,10 +319,10 @@ def _start(cluster: Cluster, order: Order, plan: Plan, run: Run, secrets: bytes,
     screen.note(f"{plan.run}: {', '.join(job.name for job in plan.jobs)} on {crowd.names(cluster.names)}")
 
 
-def _end_shared_jobs(cluster: Cluster, run: Run, others: tuple[str, ...]) -> None:
+def _tell_loss(cluster: Cluster, run: Run, names: tuple[str, ...], others: tuple[str, ...]) -> None:
     """Spare the nodes that are left the wait for one that is lost: minutes of every GPU for nothing."""
     if any(item["scope"] == "cluster" for item in run.document["workloads"]):
-        cluster.shells.each(launch.lost_command(cluster.place, run.name), among=others)
+        cluster.shells.each(launch.lost_command(cluster.place, run.name, names), among=others)
 
 
 def _fetch_shipped(cluster: Cluster, run: Run, nodes: Sequence[str], screen: Screen) -> None:

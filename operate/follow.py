@@ -54,15 +54,15 @@ def follow(
     screen: Screen,
     *,
     status: Callable[[], str] = lambda: "",
-    lost: Callable[[tuple[str, ...]], None] = lambda others: None,
+    lost: Callable[[tuple[str, ...], tuple[str, ...]], None] = lambda names, others: None,
     secrets: tuple[str, ...] = (),
     give_up_s: float = _GIVE_UP_S,
 ) -> Ending:
     """Show the output of `run` on every node until all have ended or are lost.
 
     `status` adds to the moving line, for example the dollars so far. `lost` is called once a node is lost, with the
-    names of those that still run. `secrets` are blanked in what is shown. KeyboardInterrupt is passed on: the run goes
-    on.
+    names of all that are and of those that still run. `secrets` are blanked in what is shown. KeyboardInterrupt is
+    passed on: the run goes on.
     """
     events: Queue[tuple[str, dict[str, Any]]] = Queue()
     for node in cluster.nodes:
@@ -99,7 +99,7 @@ def follow(
                 ending.lost[name] = event["lost"]
                 output.warn(name, f"{name} is lost: {event['lost']}")
                 if left := tuple(n for n in cluster.names if n not in ending.exits and n not in ending.lost):
-                    lost(left)
+                    lost(tuple(ending.lost), left)
             else:
                 output.warn(name, event["notice"])
     output.close()

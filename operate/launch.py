@@ -86,6 +86,8 @@ class Job:
     timeout_s: int = 900
     cpu_ranks: int = 2
     """As in `labs.catalog.Workload`."""
+    restarts: int = 0
+    """As in `labs.catalog.Workload`."""
 
 
 def job(workload: Workload) -> Job:
@@ -96,6 +98,7 @@ def job(workload: Workload) -> Job:
         scope=workload.scope,
         timeout_s=workload.timeout_s,
         cpu_ranks=workload.cpu_ranks,
+        restarts=workload.restarts,
     )
 
 
@@ -192,7 +195,7 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     if [ -e "$run/notice" ]; then
         echo "not run: $(cat "$run/notice")" > "$run/logs/$name.log"
         code={NOT_RUN}
-    elif [ "$scope" = cluster ] && [ -e "$run/lost" ]; then
+    elif [ "$scope" = cluster ] && [ "${{3-}}" != operate.roster ] && [ -e "$run/lost" ]; then
         echo "not run: another node is lost" > "$run/logs/$name.log"
         code={NOT_RUN}
     else
@@ -231,11 +234,24 @@ def job_command(plan: Plan, seat: Seat, index: int) -> str:
     aim += "".join(f" {quote(word)}" for word in words)
     if item.scope == "node":
         return f"python {aim}"
+    if item.restarts:
+        peers = ",".join(f"{one.node}={_roster_address(plan, one, index)}" for one in plan.seats)
+        return (
+            f"python -m operate.roster --node {seat.node} --peers {quote(peers)}"
+            f" torchrun --nproc-per-node {seat.ranks(item)} --max-restarts {item.restarts}"
+            f" --rdzv-backend c10d --rdzv-id {plan.run}/{quote(item.name)}"
+            f' --tee 3 --log-dir "$run/ranks" {aim}'
+        )
     return (
         f"torchrun --nnodes {len(plan.seats)} --nproc-per-node {seat.ranks(item)} --node-rank {seat.index}"
         f" --master-addr {quote(plan.head)} --master-port {master_port(plan.run, index)}"
         f' --tee 3 --log-dir "$run/ranks" {aim}'
     )
+
+
+def _roster_address(plan: Plan, seat: Seat, index: int) -> str:
+    """Where a node hears from the others in job `index`; all nodes may share one machine's ports."""
+    return f"{seat.address or plan.head}:{master_port(plan.run, 1000 * (1 + index) + seat.index)}"
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
@@ -279,13 +295,18 @@ def secrets(environment: Mapping[str, str], names: Sequence[str] = ()) -> bytes:
     return "".join(f"{name}={quote(environment[name])}\n" for name in chosen).encode()
 
 
-def lost_command(place: Place, run: str) -> str:
-    """End the cluster job that waits for a lost node, and skip those to come. Jobs of this node alone go on."""
+def lost_command(place: Place, run: str, names: Sequence[str]) -> str:
+    """Tell a node who is lost: a cluster job that waits for it ends, and those to come are skipped.
+
+    Jobs of this node alone go on, and so do those that `operate.roster` keeps going: they have a rendezvous's name.
+    """
     return f"""\
 run={place.run(run)}
-touch "$run/lost"
+printf '%s\\n' {join(names)} >> "$run/lost"
 {_MARKED}
-for pid in $(marked); do told "$pid" | grep -aq torchrun && kill -TERM "$pid"; done 2>/dev/null
+for pid in $(marked); do
+    told "$pid" | grep -aq torchrun && ! told "$pid" | grep -aq rdzv-id && kill -TERM "$pid"
+done 2>/dev/null
 true"""
 
 

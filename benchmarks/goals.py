@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from labs.results import Measurement, Record, Roof
+from labs.results import Measurement, Record
 
 Records = Mapping[str, Record]
 """By the stage that wrote them."""
@@ -62,6 +62,16 @@ def _read_over_dot(record: Record, _: Mapping[str, float]) -> float | None:
     return read.value / dot.value if read and dot else None
 
 
+def _over_stream(kernel: str, peer: str) -> Callable[[Record, Mapping[str, float]], float | None]:
+    """Our best row of that kernel past the cache, in the type that the peer's arrays have."""
+
+    def pick(record: Record, peers: Mapping[str, float]) -> float | None:
+        found, theirs = best(rows(record, kernel=kernel, past_cache=True, dtype="fp32")), peers.get(peer)
+        return found.value / theirs if found and theirs else None
+
+    return pick
+
+
 def _rung(record: Record) -> Measurement | None:
     """The fastest decode whose weights are in bf16."""
     return best([row for row in rows(record, kind="rung") if row.config.get("weights") == "bf16"])
@@ -103,12 +113,9 @@ def _over_usual(record: Record, _: Mapping[str, float]) -> float | None:
 
 
 def _of_disk(record: Record, _: Mapping[str, float]) -> float | None:
-    """Ours, cold, beside what the disk alone gave on the same file."""
-    found = best(
-        [row for row in rows(record, cache="cold") if row.unit == "B/s" and row.others and row.config.get("way")]
-    )
-    disk: list[Roof] = [other for other in found.others if "read" in other.source] if found else []
-    return found.share_of(disk[0]) if found and disk else None
+    """Ours, cold, beside what the disk alone gave on the same file, to fio where it is installed or to us."""
+    found, disk = best(rows(record, way="rooflab", cache="cold")), best(rows(record, link="storage"))
+    return found.value / disk.value if found and disk else None
 
 
 PEAK, READ = "of the datasheet's peak", "of the best read kernel"
@@ -119,6 +126,10 @@ GOALS = (
     Goal(name="fp8 GEMM, sustained", stage="gemm", least=0.67, unit=PEAK, pick=_of_peak("fp8", "sustained")),
     Goal(name="bf16 GEMM beside mamf-finder", stage="gemm", least=0.99, unit="×", pick=_over_mamf),
     Goal(name="read beside a plain dot product", stage="bandwidth", least=1.0, unit="×", pick=_read_over_dot),
+    Goal(name="read beside BabelStream's dot", stage="bandwidth", least=1.0, unit="×",
+         pick=_over_stream("read", "stream-dot")),
+    Goal(name="triad beside BabelStream's", stage="bandwidth", least=1.0, unit="×",
+         pick=_over_stream("triad", "stream-triad")),
     Goal(name="7B bf16 decode, batch 1", stage="optimise-7b", least=0.85, unit=READ, pick=_of_read),
     Goal(name="7B bf16 decode beside gpt-fast", stage="optimise-7b", least=1.0, unit="×", pick=_over_gpt_fast),
     Goal(name="7B training, 6P+12LDS", stage="train-7b", least=0.62, unit="of peak", pick=_palm),
@@ -127,7 +138,7 @@ GOALS = (
     Goal(name="checkpoint, less blocked", stage="checkpoint", least=20, unit="×", pick=_value(kind="gain")),
     Goal(name="weights, warm, beside mmap", stage="weights", least=3.0, unit="×", pick=_over_usual),
     Goal(name="weights, cold", stage="weights", least=0.9, unit="of the disk", pick=_of_disk),
-)
+)  # fmt: skip
 
 
 def outcomes(records: Records, peers: Mapping[str, float]) -> Iterator[tuple[Goal, float | None, str]]:

@@ -61,6 +61,10 @@ def _ours(name: str, budget_s: float, worth: str, *words: str) -> Stage:
 STAGES = (
     _ours("bandwidth", 30, "read and triad, the roof of every decode", "bandwidth", "--dtypes", "fp32,bf16",
           "--iterations", "30"),
+    Stage(name="stream-triad", budget_s=15, worth="a plain triad, as BabelStream has it", peer=True,
+          command=("-m", "benchmarks.peers.stream", "triad")),
+    Stage(name="stream-dot", budget_s=15, worth="a plain dot product, as BabelStream has it", peer=True,
+          command=("-m", "benchmarks.peers.stream", "dot")),
     _ours("gemm", 120, "the best shapes in bf16 and fp8, burst and sustained", "gemm", "--dtypes", "bf16,fp8",
           "--search-s", "35", "--sustain-s", "2"),
     Stage(name="mamf-finder", budget_s=120, worth="the peer's best bf16 shape, version 4, automatic search", peer=True,
@@ -165,31 +169,37 @@ def run(stages: Sequence[Stage], peers: Path, out: Path, total_s: float, say: Ca
 
 
 def one(stage: Stage, peers: Path, out: Path) -> Done:
-    """One stage, ended when it is over its limit; its output lies in OUT/STAGE.log, its record in OUT/STAGE.json.
+    """One stage, ended when it is over its limit; its output lies in OUT/STAGE.log, its record in OUT/STAGE.json:
+    a whole one, or the rows that there were when it ended.
 
     Ours write into one folder, OUT/records, where a later one finds the ceilings that an earlier one measured.
     """
     shared, log_path = out / "records", out / f"{stage.name}.log"
+    drafts = out / "drafts" / stage.name
+    shutil.rmtree(drafts, ignore_errors=True)
     words = [sys.executable, *(word.replace("{peers}", str(peers)) for word in stage.command)]
     words += [] if stage.peer else ["--out", str(shared)]
     before, began = _written(shared), time.monotonic()
     with log_path.open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
+        process = subprocess.Popen(words, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True,
+                                   env={**os.environ, "ROOFLAB_DRAFTS": str(drafts)})  # fmt: skip
         try:
             code = process.wait(stage.limit_s)
         except subprocess.TimeoutExpired:
             code = None
         finally:
             _end(process)
-    for path, _ in _written(shared) - before:
+    whole = [path for path, _ in _written(shared) - before]
+    rows = 0 if whole else sum(len(read(path).measurements) for path in drafts.glob("*.json"))
+    for path in whole or drafts.glob("*.json"):
         shutil.copyfile(path, out / f"{stage.name}.json")
+    left = f"; {rows} row{'s' * (rows > 1)} of it kept" if rows else ""
     took_s, lines = time.monotonic() - began, log_path.read_text(errors="replace").strip().splitlines()
     if code is None:
-        return Done(stage=stage.name, took_s=took_s, said=f"ended: over {stage.limit_s:.0f} s")
+        return Done(stage=stage.name, took_s=took_s, said=f"ended: over {stage.limit_s:.0f} s{left}")
     if code:
-        return Done(
-            stage=stage.name, took_s=took_s, said=f"exit code {code}: {lines[-1] if lines else 'it said nothing'}"
-        )
+        last = lines[-1] if lines else "it said nothing"
+        return Done(stage=stage.name, took_s=took_s, said=f"exit code {code}: {last}{left}")
     figure = figure_of(stage.name, lines) if stage.peer else None
     said = "done" if figure is not None or not stage.peer else "done, but its figure was not found in its log"
     return Done(stage=stage.name, took_s=took_s, said=said, figure=figure)

@@ -29,6 +29,7 @@ from labs.results import Measurement
 from labs.roofs import DTYPE_BYTES, memory_bound
 from workloads.command import Parser, dtypes, positive, refuse_absent, start
 from workloads.device import Device, cache_bytes, time_each
+from workloads.draft import Draft
 from workloads.record import Surroundings, write
 from workloads.sensors import Sensors, describe
 from workloads.stream import ROUNDING, WRITES, Arrays, Kernel, reads, repeated
@@ -225,7 +226,7 @@ def notes(config: Config, device: Device) -> Iterator[str]:
 def run(config: Config, device: Device, flags: argparse.Namespace, within: Surroundings) -> None:
     """Print the roof, measure, print and write what came out."""
     print(roof_line(device), flush=True)
-    rows = []
+    rows = Draft("bandwidth", config, device, within)
     with Sensors(device) as sensors:
         for row in measure(config, device):
             print(row_line(row), flush=True)

@@ -36,6 +36,7 @@ from labs.results import Measurement
 from labs.roofs import clock_roof, gemm_flops, intensity, rate_bound, ridge
 from workloads.command import Parser, dtypes, positive, refuse_absent, seconds, start
 from workloads.device import TORCH_DTYPES, Device, cache_bytes, time_each
+from workloads.draft import Draft
 from workloads.nvml import Gauge
 from workloads.product import POOL_LIMIT_BYTES, Pool, check, moved_bytes, multiplier
 from workloads.record import Surroundings, write
@@ -265,7 +266,7 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
     """Print the roofs, measure, print and write what came out."""
     for dtype in config.dtypes:
         print(roof_line(device, dtype), flush=True)
-    rows = []
+    rows = Draft("gemm", config, device, within)
     with Sensors(device) as sensors:
         for row in measure(config, device, within.node_price):
             print(row_line(row), flush=True)

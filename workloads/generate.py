@@ -35,6 +35,7 @@ from labs.results import Measurement
 from workloads.answer import energy_row, notes, roof_lines, row_line, summarise
 from workloads.command import CheckFailed, Parser, positive, start
 from workloads.device import TORCH_DTYPES, Device
+from workloads.draft import Draft
 from workloads.mistral import HUB, locate, restore
 from workloads.mistral import build as build  # where others look for it, too
 from workloads.nvml import Gauge
@@ -222,10 +223,12 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
         before_j = gauge.energy_j
         made = [generate(model, prompt_BS, config.new_tokens) for _ in range(config.repeats)]
         after_j = gauge.energy_j
-        rows = list(summarise(request, made, check(model, made[-1], config.dtype), within.node_price))
+        rows = Draft("generate", config, device, within)
+        rows += summarise(request, made, check(model, made[-1], config.dtype), within.node_price)
         if before_j is not None and after_j is not None:
             rows.append(energy_row(after_j - before_j, config.repeats * config.batch * config.new_tokens))
-        rows += sweep(config, request, model, generator)
+        for row in sweep(config, request, model, generator):
+            rows.append(row)
     for row in rows:
         print(row_line(row), flush=True)
     machine = describe(device, devices=1, reading=sensors.reading, instance_type=within.instance_type,

@@ -33,6 +33,7 @@ from labs.results import Measurement, Roof
 from labs.roofs import memory_time_bound, usd_per_million
 from workloads.command import CheckFailed, Parser, positive, seconds, start
 from workloads.device import Device
+from workloads.draft import Draft
 from workloads.earlier import memory_ceiling
 from workloads.ladder.climb import Climb, Taken
 from workloads.ladder.compiler import kept, kept_at
@@ -230,7 +231,7 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
           f"ms a token at {memory.value / 1e9:.1f} GB/s ({memory.source})", flush=True)  # fmt: skip
     notes: list[str] = []
     failed: list[str] = []
-    rows = []
+    rows = Draft("optimise", config, device, within)
     with Sensors(device) as sensors, kept(kept_at(flags.kept.expanduser(), device)):
         for rung_row in climb(config, device, within, memory, notes, failed):
             print(row_line(rung_row), flush=True)

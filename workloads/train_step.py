@@ -30,6 +30,7 @@ from labs.results import Measurement, Roof
 from labs.roofs import Bound, compute_bound, per_unit, usd_per_million
 from workloads.command import CheckFailed, counts, learning_rate, positive, seconds, start
 from workloads.device import Device
+from workloads.draft import Draft
 from workloads.earlier import product_ceiling
 from workloads.parity import loss_failure
 from workloads.record import Surroundings, write
@@ -203,7 +204,7 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
         print(prediction_line(config, batch, beside.rates), flush=True)
     checked = check_gradients(config.dtype, device, compiled=config.compiled, seed=config.seed)
     print(checked, flush=True)
-    rows: list[Measurement] = []
+    rows = Draft("train-step", config, device, within)
     with Sensors(device) as sensors:
         for taken in found.run(config, device):
             rows += summarise(config, taken, beside, device, checked, within.node_price)

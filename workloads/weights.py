@@ -46,6 +46,7 @@ from workloads.disk.pages import evict, resident
 from workloads.disk.safetensors import files_of
 from workloads.disk.scratch import scratch
 from workloads.disk.ways import OURS, USUAL, Way, compare, present, ways
+from workloads.draft import Draft
 from workloads.record import Surroundings, write
 from workloads.sensors import Sensors, describe
 from workloads.storage import limits_of
@@ -241,7 +242,7 @@ def row_line(row: Measurement) -> str:
 
 def run(config: Config, device: Device, flags: argparse.Namespace, within: Surroundings) -> None:
     """Write the file, measure its links, print what they allow, load every way, check, write what came out."""
-    rows: list[Measurement] = []
+    rows = Draft("weights", config, device, within)
     with ExitStack() as stack, Sensors(device) as sensors:
         if config.weights:
             held = given(Path(config.weights))

@@ -27,6 +27,7 @@ from operate.estimate import show_cost
 from operate.farewell import end_lab
 from operate.launch import job
 from operate.logs import show_logs
+from operate.patience import read_patience, stop_paying
 from operate.preflight import preflight as check_lab
 from operate.preflight import show_preflight
 from operate.problem import Problem
@@ -86,10 +87,16 @@ def run_lab(
     only: str = "",
     env: str = "",
     wait: str = "",
+    hang_s: str = "",
+    on_hang: str = "stop",
     json: bool = False,
 ) -> None:
-    """Push, run a lab's workloads on all nodes, fetch the results, report. Ctrl-C looks away; the run goes on."""
+    """Push, run a lab's workloads on all nodes, fetch the results, report. Ctrl-C looks away; the run goes on.
+
+    A job over all nodes that shows no sign of life for 120 s (--hang-s) is ended; --on-hang teardown ends the lab, too.
+    """
     screen, wait_s = Screen(json=json), number("wait", wait)
+    patience = read_patience(hang_s, on_hang, deployed=not (on or hosts))
     chosen = choice.choose_lab(lab, name)
     jobs = tuple(job(workload) for workload in choice.choose_workloads(chosen, only))
     with choice.open_target(chosen, on=on, hosts=hosts, screen=screen) as cluster:
@@ -99,8 +106,10 @@ def run_lab(
             usd_per_hour=execution.price(cluster),
             environment=tuple(filter(None, env.split(","))),
             wait_s=wait_s,
+            hang_s=patience.hang_s,
         )
         run = execution.execute(cluster, order, screen)
+    stop_paying(patience, run, chosen, screen)
     show_outcome(run, screen, json=json)
 
 
@@ -115,6 +124,8 @@ def run(
     limit: str = "86400",
     env: str = "",
     wait: str = "",
+    hang_s: str = "",
+    on_hang: str = "stop",
     json: bool = False,
 ) -> None:
     """Run your own script or command: fab run --lab 3 -- train.py --steps 100
@@ -124,6 +135,7 @@ def run(
     """
     screen, wait_s = Screen(json=json), number("wait", wait)
     chosen = choice.choose_lab(lab, name) if lab else None
+    patience = read_patience(hang_s, on_hang, deployed=chosen is not None and not (on or hosts))
     limit_s = int(number("limit", limit) or 86400)
     own, files = choice.own_job(words(), everywhere=everywhere, limit_s=limit_s, local=bool(on))
     with choice.open_target(chosen, on=on, hosts=hosts, screen=screen) as cluster:
@@ -134,8 +146,10 @@ def run(
             environment=tuple(filter(None, env.split(","))),
             files=files,
             wait_s=wait_s,
+            hang_s=patience.hang_s,
         )
         done = execution.execute(cluster, order, screen)
+    stop_paying(patience, done, chosen, screen)
     show_outcome(done, screen, json=json, report=False)
 
 

@@ -31,7 +31,7 @@ def read_patience(hang_s: str, on_hang: str, *, deployed: bool) -> Patience:
     Raises:
         ValueError: one of them is not allowed.
     """
-    bound_s = int(number("hang_s", hang_s) or 0) if hang_s else DEFAULT_S
+    bound_s = int(number("hang-s", hang_s) or 0) if hang_s else DEFAULT_S
     if 0 < bound_s < LEAST_S:
         raise ValueError(f"hang_s={hang_s} is too short to tell: write at least {LEAST_S}, or 0 to let a job be silent")
     if on_hang not in _CHOICES:

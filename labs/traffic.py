@@ -8,6 +8,8 @@ Per step and rank, where one rank alone sends nothing:
 
     data parallel     2(n−1)/n · w·P                  gradients, averaged
     fully sharded     (n−1)/n · (g·w·P + r·P)         parameters gathered g times, gradients scattered with r bytes
+    hybrid sharded    (m−1)/m · (g·w·P + r·P)         the same over the m ranks of a node only, and
+                      + 2(k−1)/k · r·P/m              their shards of the gradients summed over k nodes
     tensor parallel   4·L · 2(n−1)/n · w·T·D          each block's output, and its input's gradient
 """
 
@@ -98,6 +100,17 @@ def fully_sharded(model: Model, ranks: int, *, size: int = 2, reduced: int = 4, 
     return Traffic(calls=tuple(
         Call(collective=name, ranks=ranks, buffer_bytes=buffer, times=times) for name, buffer, times in shared
     ))  # fmt: skip
+
+
+def hybrid_sharded(model: Model, within: int, nodes: int, *, size: int = 2, reduced: int = 4, gathers: int = 2,
+                   root_gathers: int = 1) -> Traffic:  # fmt: skip
+    """Sharded over the `within` ranks of each node, whole on each of `nodes`: only gradients travel between nodes."""
+    inside = fully_sharded(model, within, size=size, reduced=reduced, gathers=gathers, root_gathers=root_gathers)
+    between = tuple(
+        Call(collective="all-reduce", ranks=nodes, buffer_bytes=call.buffer_bytes // within, times=call.times)
+        for call in inside.calls if call.collective == "reduce-scatter"
+    )  # fmt: skip
+    return Traffic(calls=(*inside.calls, *between))
 
 
 def tensor_parallel(model: Model, ranks: int, tokens: int, *, size: int = 2) -> Traffic:

@@ -9,6 +9,7 @@ from labs.traffic import (
     data_parallel,
     fold,
     fully_sharded,
+    hybrid_sharded,
     sequence_parallel,
     tensor_decode,
     tensor_parallel,
@@ -29,6 +30,15 @@ def test_four_ranks_share_the_states_of_7b() -> None:
     assert kept.sent_bytes == 3 * (2 * P + 4 * P) // 4
     root = 2 * 134_217_728 + 4096
     assert fully_sharded(LARGE, 4).sent_bytes == 43_488_141_312 - 3 * 2 * root // 4, "the root is gathered once"
+
+
+def test_two_nodes_of_four_that_share_7b_each_send_each_other_a_quarter_of_its_gradients() -> None:
+    hybrid = hybrid_sharded(LARGE, 4, 2, root_gathers=2)
+    assert hybrid.sent_bytes == 43_488_141_312 + 2 * 1 * 4 * (P // 4) // 2 == 43_488_141_312 + 7_248_023_552
+    between = sum(call.sent_bytes for call in hybrid.calls if call.ranks == 2)
+    full = 7 * (4 * P + 4 * P) // 8
+    assert between == P, "of a node's four ranks together 4·P: less than what full sharding over all eight sends"
+    assert fully_sharded(LARGE, 8, root_gathers=2).sent_bytes == full > hybrid.sent_bytes
 
 
 def test_four_ranks_split_the_matrices_of_7b_for_8192_tokens() -> None:

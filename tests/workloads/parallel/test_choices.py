@@ -1,6 +1,7 @@
 """What is chosen before anything runs: states by memory, shapes, grids; and the words where nothing can be chosen."""
 
 import argparse
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from workloads.device import Device
 from workloads.group import Place
 from workloads.parallel import recipe
 from workloads.parallel.links import Link, link_of
+from workloads.parallel.nodes import Layout
 from workloads.parallel.settings import default_model
 
 GIB = 2**30
@@ -31,7 +33,7 @@ SHARED = {
 
 def flags(**given: Any) -> argparse.Namespace:
     more = {"buckets": None, "states": None, "tensor": None, "answering": None, "prompt": None, "new_tokens": None,
-            "shape": None, "pieces": None, "iterations": None}  # fmt: skip
+            "shape": None, "pieces": None, "iterations": None, "compress": "", "nodes_as": None}  # fmt: skip
     return argparse.Namespace(**{**SHARED, **more, **given})
 
 
@@ -99,9 +101,27 @@ def test_defaults_on_two_cpu_ranks(cpu: Device) -> None:
                                                                           "least 4")  # fmt: skip
 
 
+def test_states_shared_by_a_nodes_ranks_alone_take_as_many_times_the_memory_as_there_are_nodes(
+    cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Place(rank=0, size=8, local_rank=0)
+    config = fsdp.configure(flags(nodes_as=4), cpu, here)
+    one = fsdp.configure(flags(), cpu, here)
+    states = 16 * find_model("mistral-nano").parameters
+    assert (config.nodes, one.nodes, one.hybrid_bytes) == (4, 1, 0)
+    assert config.hybrid_bytes - config.predicted_bytes == states // 2 - states // 8
+    four = Layout(ranks=((0, 1), (2, 3), (4, 5), (6, 7)))
+    assert fsdp.without_hybrid(config, cpu, four) == ""
+    uneven = Layout(ranks=((0, 1, 2), (3,)))
+    assert fsdp.without_hybrid(config, cpu, uneven) == "nodes have 3, 1 ranks: it takes 2 or more, as many each"
+    small = gpu(monkeypatch, "NVIDIA L4", 0.01)
+    assert fsdp.without_hybrid(config, small, four).startswith("mistral-nano would take 0.1 GiB a rank, 4 times")
+
+
 @pytest.mark.parametrize(
     ("module", "given", "words"),
     [
+        (fsdp, {"nodes_as": 3}, "nodes-as=3 does not divide 4 ranks: write 1, 2, 4"),
         (fsdp, {"states": "8-bit"}, "states='8-bit' need a GPU: write --states fp32, or leave it out"),
         (mesh, {"tensor": (3,)}, "tensor=3 does not divide 4 ranks: write some of 1,2,4"),
         (mesh, {"model": "gpt-2"}, "model='gpt-2' does not exist: write one of mistral-7b"),
@@ -190,6 +210,10 @@ def test_only_this_devices_record_of_as_many_ranks_is_read(tmp_path, cpu: Device
     Record(workload="collectives", machine=machine, measurements=(row,), ranks=4).write(tmp_path)
     assert link_of(tmp_path, 4, cpu) == Link(ranks=4, sizes_bytes=(1024,), times_s=(2e-4,))
     assert link_of(tmp_path, 2, cpu) is None
+    halves = replace(row, name="all-reduce 1 KiB, bf16", config={**row.config, "dtype": "bf16", "time_s": 1e-4})
+    wholes = replace(row, config={**row.config, "dtype": "fp32"})
+    Record(workload="collectives", machine=machine, measurements=(wholes, halves), ranks=4).write(tmp_path)
+    assert link_of(tmp_path, 4, cpu) == Link(ranks=4, sizes_bytes=(1024,), times_s=(2e-4,)), "fp32's, of two data types"
     Record(workload="collectives", machine=Machine(hostname="here", device="another", devices=4), measurements=(row,),
            ranks=4).write(tmp_path)  # fmt: skip
     assert link_of(tmp_path, 4, cpu) is None

@@ -1,5 +1,7 @@
 """Which ranks share a node."""
 
+from typing import Any
+
 import pytest
 
 from workloads.device import Device
@@ -12,7 +14,7 @@ class Told(Group):
 
     words: tuple[str, ...] = ()
 
-    def gather(self, mine: str) -> list[str]:
+    def gather(self, mine: Any) -> list[Any]:
         assert mine == self.words[self.rank]
         return list(self.words)
 

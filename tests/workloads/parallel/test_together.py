@@ -4,7 +4,7 @@ import pytest
 
 from labs.results import Record, read
 from labs.scaling import law_speedup
-from labs.traffic import fully_sharded, tensor_decode
+from labs.traffic import fully_sharded, hybrid_sharded, tensor_decode
 from tests.workloads.launching import torchrun
 from tests.workloads.parallel.small import SMALL
 from workloads.parallel.grid import grid_traffic
@@ -56,6 +56,9 @@ def test_bytes_are_counted_as_predicted(launched: tuple[str, dict[str, Record]])
                 assert row.value == row.expected.value == row.config["predicted_bytes_per_rank"]
     first = {name: record.measurements[2].value for name, record in records.items() if name in ("fsdp", "mesh")}
     assert first["fsdp"] == fully_sharded(SMALL, 4, size=4).sent_bytes
+    hybrid = next(row for row in records["fsdp"].measurements if row.name == "sent, hybrid over 2 nodes")
+    assert hybrid.value == hybrid_sharded(SMALL, 2, 2, size=4).sent_bytes
+    assert hybrid.config["shards"] == 2
     assert first["mesh"] == grid_traffic(SMALL, 2, 2, 4 * 16, size=4).sent_bytes
     decode = next(row for row in records["tensor-parallel"].measurements if row.name == "decode: sent")
     assert decode.value == tensor_decode(SMALL, 4, 1, size=4).sent_bytes

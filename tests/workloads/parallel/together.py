@@ -27,7 +27,7 @@ def main(out: str) -> None:
 
         setattr(workload, "joined", same)  # noqa: B010  # a plain assignment is none that mypy allows
         split_gemm.main(["--device", "cpu", "--shape", "64x32x128", "--iterations", "2", "--out", out])
-        fsdp.main([*FLAGS, "--out", out])
+        fsdp.main([*FLAGS, "--nodes-as", "2", "--out", out])
         tensor_parallel.main([*FLAGS, "--prompt", "8", "--new-tokens", "4", "--out", out])
         mesh.main([*FLAGS, "--tensor", "2", "--out", out])
         scaling.main([*FLAGS, "--out", out])

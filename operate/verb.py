@@ -48,7 +48,7 @@ HELP = {
     "clear": "Forget all faults, and let what they hold up go on.",
     "list": "Show what there is.",
     "limit": "Most seconds that it may take; a day where it is left out.",
-    "hang_s": "Seconds without a sign of life after which a job over all nodes is ended; 120 where it is left out, 0: never.",
+    "hang_s": "Seconds without a sign of life that end a job over all nodes; 120 where it is left out, 0: never.",
     "on_hang": "stop ends a job that hung, teardown its lab as well; stop where it is left out.",
     "port": "The node's port; 8888 where it is left out.",
     "local_port": "This machine's port; the same where it is left out.",

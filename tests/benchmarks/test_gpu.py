@@ -212,7 +212,7 @@ def test_the_peers_triad_moves_three_arrays_and_its_dot_two(
     assert [stream.main([kernel]) for kernel in ("triad", "dot")] == [0, 0]
     assert [figure_of("stream", [line]) for line in capsys.readouterr().out.splitlines()] == [3e9, 2e9]
     monkeypatch.undo()
-    monkeypatch.setattr(stream.shutil, "which", lambda _name: None)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
     assert stream.main(["dot"]) == 3
     assert capsys.readouterr().err == "stream: no C compiler with OpenMP: apt-get install gcc\n"
 

@@ -14,10 +14,10 @@ from xml.etree.ElementTree import Element
 
 from labs.results import Record
 from operate.laptop import write
-from operate.report.allreduce import allreduce
 from operate.report.bandwidth import bandwidth
 from operate.report.batch_sweep import batch_sweep
 from operate.report.checkpoint import checkpoint
+from operate.report.collectives import collectives
 from operate.report.data_loading import data_loading
 from operate.report.folder import Part
 from operate.report.frontier import frontier
@@ -57,7 +57,7 @@ _FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
     "storage": storage,
     "weights": weights,
     "batching": frontier,
-    "collectives": allreduce,
+    "collectives": collectives,
 }
 
 

@@ -284,15 +284,19 @@ LESSONS = {
         next="Where exposed communication grows, more tokens a rank; where idle time grows, fewer and larger launches.",
     ),
     "collectives": Lesson(
-        title="All-reduce",
+        title="Collectives",
         physics=(
-            "Time is roughly α + bytes/β: small messages pay latency, large ones bandwidth. Bus bandwidth is "
-            "2(n−1)/n × bytes ÷ time, the rate at which a link would have to run, so that it compares with the link's "
-            "speed whatever the number of ranks."
+            "Time is roughly α + bytes/β: small messages pay latency, large ones bandwidth. Bus bandwidth is bytes ÷ "
+            "time, times what each rank must send at least (2(n−1)/n of the buffer in an all-reduce), so that it "
+            "compares with a link's speed whatever the number of ranks. What crosses between nodes is the "
+            "algorithm's: a ring sends 2(n−1)/n of the buffer out of each node, a tree 2(k−1)/k. Guess before you "
+            "look: how large must a message be to travel at half of β?"
         ),
         look=(
-            "The bend between the two regimes says how large a gradient bucket must be to be worth sending. "
-            "A wide band between ranks means that one of them is waiting."
+            "The bend between the two regimes, at α·β, says how large a gradient bucket must be to be worth sending. "
+            "A wide band between ranks means that one of them is waiting; a residual that is large, that the library "
+            "changed its protocol on the way. With two nodes a tree's bus bandwidth may pass the network's rate: the "
+            "wire rate of each GPU cannot."
         ),
         next=(
             "Messages beyond the bend gain from a faster link alone, smaller ones from being sent together. In the "

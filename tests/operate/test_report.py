@@ -108,7 +108,7 @@ def test_a_workload_shows_prediction_then_measurement_then_every_row(html: str) 
 
 
 def test_every_figure_is_drawn_for_wide_and_narrow_and_has_a_text(html: str) -> None:
-    for name in ("roofline", "allreduce", "generation", "training"):
+    for name in ("roofline", "collectives", "generation", "training"):
         for width in ("wide", "narrow"):
             assert f'<title id="alt-{name}-{width}">' in html
     assert html.count("<svg") == 8

@@ -108,7 +108,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_figures_and_tables_are_laid_out(seen: dict[str, Any], window: str) -> None:
     boxes = seen[window]["boxes"]
     figures = {box["id"]: box for box in boxes if box["tag"] == "figure"}
-    assert set(figures) == {"figure-roofline", "figure-allreduce", "figure-generation", "figure-training"}
+    assert set(figures) == {"figure-roofline", "figure-collectives", "figure-generation", "figure-training"}
     least = {"wide": 800, "phone": 340}[window]
     assert all(box["width"] >= least and box["height"] >= 200 for box in figures.values())
     tables = [box for box in boxes if box["tag"] == "table"]

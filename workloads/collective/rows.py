@@ -78,12 +78,15 @@ def _latency(series: Series, circle: Circle) -> Measurement:
     config: dict[str, object] = {"collective": series.collective, "dtype": series.dtype, "ranks": circle.ranks,
                                  "smallest_bytes": series.timed[0].size_bytes}  # fmt: skip
     line = fit([one.size_bytes for one in series.timed], [median(one.samples_s) for one in series.timed])
+    said = "times do not grow with the size: no α and β"
     if line is not None:
+        said = (f"α {line.alpha_s * 1e6:.1f} µs, β {_rate(line.bytes_per_s)}, n½ {line.half_bytes / 1024:.1f} KiB, "
+                f"all sizes within {line.worst:.0%}")  # fmt: skip
         config |= {"alpha_s": line.alpha_s, "beta": line.bytes_per_s, "half_bytes": line.half_bytes,
                    "residuals": list(line.residuals), "worst_residual": line.worst}  # fmt: skip
     return Measurement(
         name=f"{series.collective} latency{_in(series.dtype)}", value=median(smallest), unit="s",
-        estimator=f"median of {len(smallest)} of the smallest size, slowest rank of each", config=config,
+        estimator=f"median of {len(smallest)} of the smallest size, slowest rank of each; {said}", config=config,
         samples_s=smallest, no_roof_because="labs/ holds no latency of links", checked=_CHECKED,
     )  # fmt: skip
 
@@ -92,11 +95,7 @@ def row_line(row: Measurement) -> str:
     """One row, for the log."""
     config = row.config
     if row.unit == "s":
-        line = f"{row.name:26} {row.value * 1e6:10.1f} µs"
-        if "alpha_s" not in config:
-            return f"{line}  its times do not grow with the size: no α and β"
-        return (f"{line}  α {config['alpha_s'] * 1e6:.1f} µs  β {_rate(config['beta'])}  "
-                f"n½ {config['half_bytes'] / 1024:.1f} KiB  within {config['worst_residual']:.0%}")  # fmt: skip
+        return f"{row.name:26} {row.value * 1e6:10.1f} µs  {row.estimator.partition('; ')[2]}"
     share = "" if row.fraction is None else f"  {row.fraction:.1%} of roof"
     chosen = f"  {config['algorithm']}/{config['protocol']}" if "algorithm" in config else ""
     return (f"{row.name:26} {config['time_s'] * 1e6:10.1f} µs  algbw {_rate(config['algbw']):>11}  "

@@ -49,7 +49,7 @@ def test_rows_stand_beside_the_roof_with_choice_and_wire_rate() -> None:
     assert last.config["spread"] == pytest.approx(4 / 3)
     assert (latency.config["alpha_s"], latency.config["beta"]) == (pytest.approx(50e-6), pytest.approx(2.4e9))
     assert latency.config["half_bytes"] == pytest.approx(120_000)
-    assert row_line(latency).endswith("α 50.0 µs  β 2.40 GB/s  n½ 117.2 KiB  within 0%")
+    assert row_line(latency).endswith(" µs  α 50.0 µs, β 2.40 GB/s, n½ 117.2 KiB, all sizes within 0%")
     assert row_line(last).endswith(
         "spread 1.33×  47.8% of roof  RING/SIMPLE".replace("47.8", f"{last.fraction:.1%}"[:-1])
     )

@@ -19,12 +19,12 @@ class Answer(NamedTuple):
     """stdout, then stderr."""
 
 
-def ask(*words: str) -> Answer:
+def ask(*words: str, limit_s: float = LIMIT_S) -> Answer:
     """Run a program and return what it says, whatever becomes of it."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT_S, check=False, errors="replace")
+        done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, check=False, errors="replace")
     except subprocess.TimeoutExpired:
-        return Answer(124, f"{words[0]} did not answer within {LIMIT_S} s")
+        return Answer(124, f"{words[0]} did not answer within {limit_s:g} s")
     except OSError as error:
         return Answer(127, f"{words[0]} cannot be run: {error.strerror}")
     return Answer(done.returncode, done.stdout + done.stderr)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from labs.accelerators import Accelerator, by_driver_name
+from workloads.heartbeat import beat
 from workloads.processor import cpu_name
 
 TORCH_DTYPES = {
@@ -108,6 +109,7 @@ def time_each(device: Device, step: Callable[[], object], iterations: int, *, be
     if not device.cuda:
         samples = []
         for _ in range(iterations):
+            beat()
             before()
             begin = time.perf_counter()
             step()
@@ -117,6 +119,7 @@ def time_each(device: Device, step: Callable[[], object], iterations: int, *, be
         return tuple(samples)
     pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(iterations)]
     for begin_event, end_event in pairs:
+        beat()
         before()
         begin_event.record()
         step()

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from workloads.command import CheckFailed
 from workloads.device import Device
+from workloads.heartbeat import beat
 
 _T = TypeVar("_T")
 _PATIENCE = timedelta(minutes=5)
@@ -39,10 +40,12 @@ class Group:
         """Every rank's value, in order of rank, on every rank."""
         every: list[_T] = [mine] * self.size
         dist.all_gather_object(every, mine)
+        beat()
         return every
 
     def meet(self) -> None:
         """Wait for all ranks. On GPUs nothing: a barrier would empty the queues, and collectives align the ranks."""
+        beat()
         if not self.device.cuda:
             dist.barrier()
 

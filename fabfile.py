@@ -86,6 +86,7 @@ def run_lab(
     hosts: str = "",
     only: str = "",
     env: str = "",
+    allow_tcp: bool = False,
     wait: str = "",
     hang_s: str = "",
     on_hang: str = "stop",
@@ -98,7 +99,7 @@ def run_lab(
     screen, wait_s = Screen(json=json), number("wait", wait)
     patience = read_patience(hang_s, on_hang, deployed=not (on or hosts))
     chosen = choice.choose_lab(lab, name)
-    jobs = tuple(job(workload) for workload in choice.choose_workloads(chosen, only))
+    jobs = tuple(job(workload) for workload in choice.choose_workloads(chosen, only, allow_tcp=allow_tcp))
     with choice.open_target(chosen, on=on, hosts=hosts, screen=screen) as cluster:
         order = execution.Order(
             jobs=jobs,
@@ -121,6 +122,7 @@ def run(
     on: str = "",
     hosts: str = "",
     everywhere: bool = False,
+    restarts: str = "0",
     limit: str = "86400",
     env: str = "",
     wait: str = "",
@@ -137,7 +139,8 @@ def run(
     chosen = choice.choose_lab(lab, name) if lab else None
     patience = read_patience(hang_s, on_hang, deployed=chosen is not None and not (on or hosts))
     limit_s = int(number("limit", limit) or 86400)
-    own, files = choice.own_job(words(), everywhere=everywhere, limit_s=limit_s, local=bool(on))
+    again = int(number("restarts", restarts) or 0)
+    own, files = choice.own_job(words(), everywhere=everywhere, limit_s=limit_s, restarts=again, local=bool(on))
     with choice.open_target(chosen, on=on, hosts=hosts, screen=screen) as cluster:
         order = execution.Order(
             jobs=(own,),

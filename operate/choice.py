@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from operate.stack import find_stack
 from operate.tree import read_tree
 
 _STACK = re.compile(r"Lab(\d+)Stack(?:-(.+))?")
+_PROVES_EFA = "collectives"
+"""The workload that fails on nodes with EFA which do not use it."""
 
 
 def choose_lab(lab: str, name: str) -> Lab:
@@ -70,18 +73,29 @@ def open_lab(lab: str, name: str, screen: Screen) -> Cluster:
     return _open(Account(), chosen, screen)
 
 
-def choose_workloads(lab: Lab, only: str) -> tuple[Workload, ...]:
+def choose_workloads(lab: Lab, only: str, *, allow_tcp: bool = False) -> tuple[Workload, ...]:
     """The workloads of `lab`, or those that `only` names (with commas), in the lab's order, `EXTRA` ones last.
 
+    `allow_tcp`: the one that proves EFA is to go on where there is none.
+
     Raises:
-        ValueError: a name that is none of the lab's, and not extra.
+        ValueError: a name that is none of the lab's, and not extra; or none of them proves EFA.
     """
     wanted = {word.strip() for word in only.split(",") if word.strip()}
     every = (*lab.workloads, *EXTRA)
     known = [workload.name for workload in every]
     for name in sorted(wanted - set(known)):
         raise ValueError(f"only={name!r} is no workload of Lab {lab.number}: write some of {', '.join(known)}")
-    return tuple(workload for workload in every if workload.name in wanted) if wanted else lab.workloads
+    chosen = tuple(workload for workload in every if workload.name in wanted) if wanted else lab.workloads
+    if not allow_tcp:
+        return chosen
+    if _PROVES_EFA not in {workload.name for workload in chosen}:
+        raise ValueError(f"allow_tcp=True is for {_PROVES_EFA}, which is none of {', '.join(w.name for w in chosen)}: "
+                         "leave it out")  # fmt: skip
+    return tuple(
+        replace(workload, args=(*workload.args, "--allow-tcp")) if workload.name == _PROVES_EFA else workload
+        for workload in chosen
+    )
 
 
 def open_target(lab: Lab | None, *, on: str, hosts: str, screen: Screen) -> Cluster:
@@ -192,19 +206,26 @@ def adopt_run(cluster: Cluster, run: str, lab: int) -> Run:
     return Run(laptop.results() / document["run"], document).write()
 
 
-def own_job(words: Sequence[str], *, everywhere: bool, limit_s: int, local: bool) -> tuple[Job, dict[str, bytes]]:
+def own_job(
+    words: Sequence[str], *, everywhere: bool, limit_s: int, restarts: int = 0, local: bool
+) -> tuple[Job, dict[str, bytes]]:
     """The user's own script or command as a job, with the files that have to travel with it.
 
     A `.py` file runs through torchrun, one rank a device over all nodes; with `everywhere`, once on each node as a
-    plain process. Anything else is a command, run as it is on each node.
+    plain process. Anything else is a command, run as it is on each node. `restarts`: as in `labs.catalog.Workload`.
 
     Raises:
-        Problem: there are no words, or the script does not exist.
+        Problem: there are no words, the script does not exist, or `restarts` is for what has no ranks.
     """
     if not words:
         raise Problem("nothing was said to run", "write it after --, as in: fab run --lab 3 -- train.py --steps 100")
     script = Path.cwd() / words[0]
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", script.stem).strip("-") or "job"
+    if restarts and (everywhere or script.suffix != ".py"):
+        raise Problem(
+            f"--restarts {restarts} is for a .py file whose ranks meet, and {words[0]} runs on each node for itself",
+            "leave it out",
+        )
     if script.suffix != ".py":
         return Job(name=name, command=tuple(words), kind="command", timeout_s=limit_s), {}
     if not script.is_file():
@@ -221,5 +242,7 @@ def own_job(words: Sequence[str], *, everywhere: bool, limit_s: int, local: bool
         if target not in {path for path, _, _ in read_tree(laptop.ROOT).files}:
             files[script.name] = script.read_bytes()
             target = f"$run/{script.name}"
-    job = Job(name=name, command=(target, *words[1:]), kind="script", scope=scope, timeout_s=limit_s)
+    job = Job(
+        name=name, command=(target, *words[1:]), kind="script", scope=scope, timeout_s=limit_s, restarts=restarts
+    )
     return job, files

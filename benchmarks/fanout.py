@@ -6,6 +6,7 @@ One node alone shows the client. Over a real network the round trip comes on top
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import asyncssh
 from fabric import Connection, ThreadingGroup
@@ -32,12 +33,12 @@ def run() -> list[Result]:
 def _beside(made: Machines, nodes: tuple[Node, ...], goal: float | None = None) -> list[Result]:
     loop = asyncio.new_event_loop()
     connections = loop.run_until_complete(_connect(made, nodes))
-    with Shells({node.name: made.shell(node) for node in nodes}) as shells, _fabric(made, nodes) as group:
+    with Shells({node.name: made.shell(node) for node in nodes}) as shells, fabric_group(made, nodes) as group:
         samples = in_turn(
             {
-                "ours": lambda: _check(_ours(shells), nodes),
-                "fabric": lambda: _check([result.stdout for result in group.run(COMMAND, hide=True).values()], nodes),
-                "asyncssh": lambda: _check(loop.run_until_complete(_ask(connections)), nodes),
+                "ours": lambda: check(ours(shells), nodes),
+                "fabric": lambda: check([result.stdout for result in group.run(COMMAND, hide=True).values()], nodes),
+                "asyncssh": lambda: check(loop.run_until_complete(_ask(connections)), nodes),
             },
             rounds=ROUNDS,
             warmup=3,
@@ -52,16 +53,19 @@ def _beside(made: Machines, nodes: tuple[Node, ...], goal: float | None = None) 
     ]  # fmt: skip
 
 
-def _ours(shells: Shells) -> list[str]:
+def ours(shells: Shells) -> list[str]:
+    """What each node answers to `COMMAND` by our shells."""
     results = shells.each(COMMAND)
     return [result.text if isinstance(result, Outcome) else result.cause for result in results.values()]
 
 
-def _check(answers: list[str], nodes: tuple[Node, ...]) -> None:
-    assert [answer.strip() for answer in answers] == ["ready"] * len(nodes), answers
+def check(answers: Sequence[str | bytes], nodes: tuple[Node, ...]) -> None:
+    """Every node has answered."""
+    said = [answer.decode() if isinstance(answer, bytes) else answer for answer in answers]
+    assert [text.strip() for text in said] == ["ready"] * len(nodes), said
 
 
-def _fabric(made: Machines, nodes: tuple[Node, ...]) -> ThreadingGroup:
+def fabric_group(made: Machines, nodes: tuple[Node, ...]) -> ThreadingGroup:
     """Fabric as it comes: only the key and where to find the nodes are given."""
     given = {"key_filename": str(made.key), "allow_agent": False, "look_for_keys": False}
     return ThreadingGroup.from_connections(

@@ -17,6 +17,9 @@ from operate.problem import Problem
 from operate.remote import RemoteShell
 
 _START_S = 10.0
+_MEMORY = ("/dev/shm",)
+"""Where homes lie, if it is there: 64 of them on one disk would measure the disk."""
+_SFTP = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/libexec/sftp-server")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +58,8 @@ def machines(count: int) -> Iterator[Machines]:
     program = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if program is None:
         raise Problem("sshd is not installed", "sudo apt-get install openssh-server")
-    with tempfile.TemporaryDirectory(prefix="rooflab-bench-") as name:
+    memory = next((path for path in _MEMORY if os.access(path, os.W_OK)), None)
+    with tempfile.TemporaryDirectory(prefix="rooflab-bench-", dir=memory) as name:
         folder = Path(name)
         key = _key(folder / "id")
         user = pwd.getpwuid(os.getuid()).pw_name
@@ -94,12 +98,18 @@ PidFile none
 PrintMotd no
 PrintLastLog no
 MaxStartups 100
+Subsystem sftp {_sftp()} -d {own / "home"}
 SetEnv HOME={own / "home"}
 """)
     command = [program, "-D", "-e", "-f", str(own / "sshd_config")]
     with (own / "log").open("wb") as log:
         running.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
     return f"[127.0.0.1]:{node.port} {Path(f'{host_key}.pub').read_text()}"
+
+
+def _sftp() -> str:
+    """The program for SFTP, where distributions put it."""
+    return next((path for path in _SFTP if Path(path).exists()), _SFTP[0])
 
 
 def _key(path: Path) -> Path:

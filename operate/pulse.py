@@ -30,6 +30,8 @@ class Process:
     pid: int
     parent: int
     cpu_s: float
+    ready: bool
+    """Whether it runs or waits for a core."""
     started: int
     """In ticks since the machine's boot: a number that is given again belongs to another process."""
 
@@ -70,6 +72,7 @@ class Pulse:
             time_s=time.monotonic(),
             beats=self._beats(),
             cpu_s={rank: process.cpu_s for rank, process in alive.items()},
+            ready=frozenset(rank for rank, process in alive.items() if process.ready),
             helpers_cpu_s=sum(process.cpu_s for process in helpers),
             io_bytes=sum(_io_bytes(self._proc / str(pid) / "io") for pid in pids),
             wire_bytes=wire_bytes(self._proc) if self._wires else 0,
@@ -121,7 +124,9 @@ def processes(proc: Path) -> dict[int, Process]:
         if fields[0] not in "ZX":
             pid = int(path.parent.name)
             cpu_s = (int(fields[11]) + int(fields[12])) / _TICKS
-            found[pid] = Process(pid=pid, parent=int(fields[1]), cpu_s=cpu_s, started=int(fields[19]))
+            found[pid] = Process(
+                pid=pid, parent=int(fields[1]), cpu_s=cpu_s, ready=fields[0] == "R", started=int(fields[19])
+            )
     return found
 
 

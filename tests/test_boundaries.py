@@ -94,6 +94,7 @@ def test_the_verbs_reach_the_rehearsal_only_from_inside_a_verb() -> None:
         ("workloads.ddp", ("fabric", "boto3", "aws_cdk", "moto", "rich")),
         ("workloads.fp8_training", ("torchao", "vllm")),
         ("operate.ship", ("fabric", "rich", "torch", "matplotlib")),
+        ("operate.watch", ("fabric", "rich", "torch", "boto3")),
         ("labs.catalog", ("boto3", "fabric", "torch", "aws_cdk")),
         ("guard.tick", ("fabric", "rich", "labs")),
     ],

@@ -242,7 +242,5 @@ def own_job(
         if target not in {path for path, _, _ in read_tree(laptop.ROOT).files}:
             files[script.name] = script.read_bytes()
             target = f"$run/{script.name}"
-    job = Job(
-        name=name, command=(target, *words[1:]), kind="script", scope=scope, timeout_s=limit_s, restarts=restarts
-    )
+    job = Job(name=name, command=(target, *words[1:]), kind="script", scope=scope, timeout_s=limit_s, restarts=restarts)
     return job, files

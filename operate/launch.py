@@ -237,9 +237,9 @@ def job_command(plan: Plan, seat: Seat, index: int) -> str:
     if item.restarts:
         peers = ",".join(f"{one.node}={_roster_address(plan, one, index)}" for one in plan.seats)
         return (
-            f"python -m operate.roster --node {seat.node} --peers {quote(peers)}"
+            f"python -m operate.roster --job {quote(item.name)} --node {seat.node} --peers {quote(peers)}"
             f" torchrun --nproc-per-node {seat.ranks(item)} --max-restarts {item.restarts}"
-            f" --rdzv-backend c10d --rdzv-id {plan.run}/{quote(item.name)}"
+            f" --rdzv-backend c10d --rdzv-id {plan.run}-{quote(item.name)}"
             f' --tee 3 --log-dir "$run/ranks" {aim}'
         )
     return (

@@ -1,4 +1,4 @@
-"""Keeps one job going among the nodes that are left: `python -m operate.roster --node node1 --peers … torchrun …`.
+"""Keeps one job going among the nodes that are left: `python -m operate.roster --job train … torchrun …`.
 
 Runs on every node, with the standard library alone, as the parent of that node's torchrun. The first node that lives
 leads: it waits until all have come, then tells each to start torchrun on one meeting point of the c10d rendezvous,
@@ -43,12 +43,15 @@ CUT_OFF = 69
 class Roster:
     """One node's view of who takes part, and its part."""
 
-    def __init__(self, node: str, peers: dict[str, tuple[str, int]], command: Sequence[str], run: Path) -> None:
+    def __init__(
+        self, node: str, peers: dict[str, tuple[str, int]], job: str, command: Sequence[str], run: Path
+    ) -> None:
         self._node, self._peers, self._run = node, peers, run
         self._events = Events()
         self._ranks = Ranks(node, command, self._events)
         self._links: dict[str, Link] = {}
         """Those that came to this node, by name."""
+        self._visits: set[asyncio.Task[None]] = set()
         self._lost: set[str] = set()
         self._noticed = False
         """Whether this node was told to end."""
@@ -56,7 +59,7 @@ class Roster:
         """Whether it has told the others."""
         self._generation = -1
         shared, name = os.environ.get("ROOFLAB_SHARED", ""), os.environ.get("ROOFLAB_RUN", run.name)
-        self._fence = fence.folder(shared, name, _job(command)) if shared else None
+        self._fence = fence.folder(shared, name, job) if shared else None
 
     async def run(self) -> int:
         """Take part until the job is over, or goes on without this node; the exit code."""
@@ -92,8 +95,12 @@ class Roster:
         self._noticed = True
         self._events.put("notice")
 
-    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        link = Link(reader, writer, self._events)
+    def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        visit = asyncio.create_task(self._entertain(Link(reader, writer, self._events)))
+        self._visits.add(visit)
+        visit.add_done_callback(self._visits.discard)
+
+    async def _entertain(self, link: Link) -> None:
         hello = await link.hear()
         name = str(hello.get("node", "")) if hello else ""
         if name not in self._peers or name == self._node:
@@ -319,11 +326,6 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _job(command: Sequence[str]) -> str:
-    """The job's name, by its rendezvous id RUN/JOB."""
-    return command[command.index("--rdzv-id") + 1].rpartition("/")[2]
-
-
 def _tell(line: str) -> None:
     print(f"roster: {line}", flush=True)
 
@@ -331,6 +333,7 @@ def _tell(line: str) -> None:
 def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m operate.roster", description=__doc__)
+    parser.add_argument("--job", required=True)
     parser.add_argument("--node", required=True)
     parser.add_argument("--peers", required=True, help="node0=10.0.0.7:23455,node1=10.0.0.8:23456: who leads first")
     parser.add_argument("command", nargs=argparse.REMAINDER)
@@ -340,7 +343,8 @@ def main() -> int:
         name, _, where = peer.partition("=")
         host, _, port = where.rpartition(":")
         peers[name] = (host, int(port))
-    return asyncio.run(Roster(asked.node, peers, asked.command, Path(os.environ["ROOFLAB_RUN_DIR"])).run())
+    run = Path(os.environ["ROOFLAB_RUN_DIR"])
+    return asyncio.run(Roster(asked.node, peers, asked.job, asked.command, run).run())
 
 
 if __name__ == "__main__":

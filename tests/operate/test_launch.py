@@ -47,8 +47,8 @@ def test_a_workload_that_may_be_started_again_has_a_parent_that_knows_who_is_lef
     train = Job(name="train", command=("workloads.train", "--steps", "9"), scope="cluster", restarts=3)
     given = plan(jobs=(train,), seats=tuple(replace(seat, address=f"10.0.0.{7 + seat.index}") for seat in SEATS))
     assert launch.job_command(given, SEATS[1], 0) == (
-        "python -m operate.roster --node node1 --peers node0=10.0.0.7:24455,node1=10.0.0.8:24456"
-        " torchrun --nproc-per-node 4 --max-restarts 3 --rdzv-backend c10d --rdzv-id 20261120-093000-lab3/train"
+        "python -m operate.roster --job train --node node1 --peers node0=10.0.0.7:24455,node1=10.0.0.8:24456"
+        " torchrun --nproc-per-node 4 --max-restarts 3 --rdzv-backend c10d --rdzv-id 20261120-093000-lab3-train"
         ' --tee 3 --log-dir "$run/ranks" -m workloads.train --out "$run/records" --steps 9'
     )
 

@@ -39,8 +39,8 @@ class Party:
             environment = {**os.environ, "ROOFLAB_RUN_DIR": str(home), "ROOFLAB_RUN": "run",
                            "PYTHONPATH": str(ROOT)}  # fmt: skip
             environment |= {"ROOFLAB_SHARED": str(folder)} if shared else {}
-            command = [sys.executable, "-m", "operate.roster", "--node", f"node{index}", "--peers", peers,
-                       str(torchrun), "--rdzv-id", "run/train"]  # fmt: skip
+            words = ["--job", "train", "--node", f"node{index}", "--peers", peers, str(torchrun)]
+            command = [sys.executable, "-m", "operate.roster", *words]
             with (home / "log").open("w") as log:
                 self.processes.append(
                     subprocess.Popen(command, env=environment, cwd=home, start_new_session=True, stdout=log, stderr=log)
@@ -67,7 +67,9 @@ class Party:
         os.killpg(self.processes[index].pid, signal.SIGKILL)
 
     def code(self, index: int) -> int:
-        return self.processes[index].wait(120)
+        code = self.processes[index].wait(120)
+        assert "Traceback" not in self.log(index)
+        return code
 
 
 def _ports(count: int) -> list[int]:

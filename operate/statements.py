@@ -6,7 +6,7 @@ Each is written by `workloads/startup/rooflab_witness.py` in the rank itself.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Statement:
     """When, in seconds since 1970."""
     error_stack: tuple[Frame, ...] = ()
     calls: tuple[Call, ...] = ()
-    members: Mapping[str, tuple[int, ...]] | None = None
+    members: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """By group: its ranks."""
 
     @property

@@ -6,7 +6,7 @@ never came to where the others wait; which stands outside of any collective.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from operate.statements import Call, Statement
@@ -52,8 +52,7 @@ def mismatch(told: Sequence[Statement]) -> Suspicion | None:
     calls: dict[tuple[str, tuple[int, ...], int], dict[int, Call]] = {}
     for one in told:
         for call in one.calls:
-            same = (one.members or {}).get(call.group, ())  # groups of other ranks may have the same name
-            calls.setdefault((call.group, same, call.number), {})[one.rank] = call
+            calls.setdefault((*_group(one, call), call.number), {})[one.rank] = call
     for key in sorted(calls):
         by_rank = calls[key]
         kinds = Counter(_kind(call) for call in by_rank.values())
@@ -65,7 +64,7 @@ def mismatch(told: Sequence[Statement]) -> Suspicion | None:
         other = next(rank for rank in sorted(by_rank) if rank not in odd)
         mine, theirs = by_rank[odd[0]], by_rank[other]
         cause = (f"{named(told, odd)} called {mine.shape} where {named(told, _rest(by_rank, odd))} called "
-                 f"{theirs.shape}, as collective #{key[2]} of {_group(key[0])}{at(told, odd[0])}")  # fmt: skip
+                 f"{theirs.shape}, as collective #{key[2]} of {_called(key[0])}{at(told, odd[0])}")  # fmt: skip
         return Suspicion(ranks=odd, cause=cause, remedy=ALIKE)
     return None
 
@@ -101,18 +100,19 @@ def raised(told: Sequence[Statement]) -> Suspicion | None:
 
 def _behind(told: Sequence[Statement]) -> Suspicion | None:
     """Ranks that never joined a collective in which the others of their group wait."""
-    newest: dict[str, Call] = {}
-    last: dict[tuple[str, int], int] = {}
+    history: dict[tuple[str, tuple[int, ...]], dict[int, tuple[Call, ...]]] = {}
     for one in told:
         for call in one.calls:
-            last[call.group, one.rank] = max(call.number, last.get((call.group, one.rank), 0))
-            if call.number > newest.get(call.group, call).number or call.group not in newest:
-                newest[call.group] = call
+            made = history.setdefault(_group(one, call), {})
+            made[one.rank] = (*made.get(one.rank, ()), call)
     late: dict[int, Call] = {}
-    for group, call in sorted(newest.items()):
-        for one in told:
-            if one.rank in _members(told, group, last) and last.get((group, one.rank), 0) < call.number:
-                late.setdefault(one.rank, _first_missed(told, group, last.get((group, one.rank), 0)))
+    for (name, members), made in sorted(history.items()):
+        whole = members or (tuple(one.rank for one in told) if name in ("", "0") else tuple(made))
+        last = {rank: max((call.number for call in made.get(rank, ())), default=0) for rank in whole}
+        for rank in (one.rank for one in told if one.rank in last):
+            missed = [call for calls in made.values() for call in calls if call.number > last[rank]]
+            if missed:
+                late.setdefault(rank, min(missed, key=lambda call: call.number))
     if not late:
         return None
     # Who waits for somebody else, in another group, is late through no fault of its own.
@@ -124,19 +124,9 @@ def _behind(told: Sequence[Statement]) -> Suspicion | None:
     )  # fmt: skip
 
 
-def _first_missed(told: Sequence[Statement], group: str, seen: int) -> Call:
-    later = [call for one in told for call in one.calls if call.group == group and call.number > seen]
-    return min(later, key=lambda call: call.number)
-
-
-def _members(told: Sequence[Statement], group: str, last: Mapping[tuple[str, int], int]) -> set[int]:
-    """Ranks of a group: as the recorder lists them, else those that called it; the default group has all."""
-    for one in told:
-        ranks = (one.members or {}).get(group)
-        if ranks:
-            return set(ranks)
-    called = {rank for name, rank in last if name == group}
-    return {one.rank for one in told} if group in ("", "0") else called
+def _group(one: Statement, call: Call) -> tuple[str, tuple[int, ...]]:
+    """Name and ranks of a call's group: groups of other ranks may have the same name."""
+    return call.group, one.members.get(call.group, ())
 
 
 def _outside(told: Sequence[Statement]) -> Suspicion | None:
@@ -168,7 +158,7 @@ def _together(told: Sequence[Statement]) -> Suspicion | None:
                      remedy="if it may be silent for longer, give it --hang-s")  # fmt: skip
 
 
-def _group(name: str) -> str:
+def _called(name: str) -> str:
     return "the default group" if name in ("", "0", "default_pg") else f"group {name}"
 
 

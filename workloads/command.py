@@ -1,7 +1,8 @@
 """How a workload starts and ends: flags, exit codes, one line on stderr for whatever went wrong.
 
 Exit codes: 0 every check held and the record is written; 1 a check failed or the memory did not suffice; 2 wrong
-flags or environment; 130 Ctrl-C; 143 SIGTERM. A record is written whole at the end, or not at all.
+flags or environment; 130 Ctrl-C; 143 SIGTERM; of workloads that survive it also those of `labs.survival`. A record is
+written whole at the end, or not at all.
 """
 
 import argparse
@@ -25,6 +26,15 @@ C = TypeVar("C")
 
 class CheckFailed(Exception):
     """A result is wrong, so its speed means nothing. The text names the check and what it found."""
+
+
+class Ended(Exception):
+    """The workload ends here with an exit code of its own. The text is its last line; empty: another rank says it."""
+
+    def __init__(self, line: str, code: int) -> None:
+        """`code` as this module lists them, or as its workload does."""
+        super().__init__(line)
+        self.code = code
 
 
 class Parser(argparse.ArgumentParser):
@@ -145,6 +155,8 @@ def start(name: str, main: Callable[[Sequence[str]], None]) -> NoReturn:
         main(sys.argv[1:])
     except CheckFailed as failure:
         _end(f"{name}: check failed: {failure}", 1)
+    except Ended as end:
+        _end(f"{name}: {end}" if str(end) else "", end.code)
     except torch.OutOfMemoryError as failure:
         _end(f"{name}: out of device memory: choose smaller sizes ({str(failure).splitlines()[0]})", 1)
     except KeyboardInterrupt:

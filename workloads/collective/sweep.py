@@ -62,9 +62,10 @@ def sweep(
         begins = time.monotonic()
         until = begins + max(0.0, ends - begins) * weights[0] / sum(weights)
         timed: list[Timed] = []
-        for size_bytes in sizes_bytes:
+        for place, size_bytes in enumerate(sizes_bytes):
             found = measure_within(until - time.monotonic(), collective, size_bytes, dtype, group,
-                                   iterations=iterations, warmup=warmup, must=not timed)  # fmt: skip
+                                   iterations=iterations, warmup=warmup, sizes=len(sizes_bytes) - place,
+                                   must=not timed)  # fmt: skip
             if found is None:
                 break
             timed.append(found)
@@ -86,8 +87,8 @@ def measure(collective: str, size_bytes: int, dtype: str, group: Group, *, itera
 
 
 def measure_within(left_s: float, collective: str, size_bytes: int, dtype: str, group: Group, *, iterations: int,
-                   warmup: int, must: bool = False) -> Timed | None:  # fmt: skip
-    """That size, in fewer iterations where `left_s` of the first rank does not suffice for all.
+                   warmup: int, sizes: int = 1, must: bool = False) -> Timed | None:  # fmt: skip
+    """That size, in fewer iterations where `left_s` of the first rank does not suffice for it and the `sizes` to come.
 
     None, on every rank, where it does not suffice for `LEAST` of them, unless it `must` be measured all the same.
 
@@ -110,7 +111,7 @@ def measure_within(left_s: float, collective: str, size_bytes: int, dtype: str, 
     begins = time.monotonic()
     timed(warmup)
     told = group.gather(((time.monotonic() - begins) / warmup, left_s))
-    count = iterations_within(told[0][1], max(each_s for each_s, _ in told), iterations)
+    count = iterations_within(told[0][1], max(each_s for each_s, _ in told), iterations, sizes)
     if not count and not must:
         return None
     count = count or min(LEAST, iterations)
@@ -121,7 +122,13 @@ def measure_within(left_s: float, collective: str, size_bytes: int, dtype: str, 
     return Timed(nominal_bytes=size_bytes, size_bytes=prepared.size_bytes, by_rank=group.gather(samples_s))
 
 
-def iterations_within(left_s: float, each_s: float, most: int) -> int:
-    """How many of `each_s` fit, at most `most`; 0 where fewer than `LEAST` do (or than `most`, if that is less)."""
-    fitting = most if most * each_s <= left_s else int(max(0.0, left_s) / each_s)
-    return fitting if fitting >= min(LEAST, most) else 0
+def iterations_within(left_s: float, each_s: float, most: int, sizes: int = 1) -> int:
+    """How many of `each_s` this size may have of the time for `sizes` of them, from `LEAST` to `most`.
+
+    0 where `left_s` does not suffice for `LEAST` (or for `most`, if that is less).
+    """
+    least = min(LEAST, most)
+    if least * each_s > left_s:
+        return 0
+    share_s = left_s / sizes
+    return most if most * each_s <= share_s else max(least, int(share_s / each_s))

@@ -87,11 +87,12 @@ def test_a_size_is_what_the_ranks_divide(cpu: Device, ranks: int, size_bytes: in
 
 
 @pytest.mark.parametrize(
-    ("left_s", "each_s", "most", "count"),
-    [(10, 0.1, 20, 20), (1, 0.1, 20, 10), (0.5, 0.1, 20, 5), (0.4, 0.1, 20, 0), (0.4, 0.1, 3, 3), (-1, 0.1, 20, 0),
-     (float("inf"), 0.1, 20, 20)],
+    ("left_s", "each_s", "most", "sizes", "count"),
+    [(10, 0.1, 20, 1, 20), (1, 0.1, 20, 1, 10), (0.5, 0.1, 20, 1, 5), (0.4, 0.1, 20, 1, 0), (0.4, 0.1, 3, 1, 3),
+     (-1, 0.1, 20, 1, 0), (float("inf"), 0.1, 20, 7, 20), (3, 0.1, 20, 3, 10), (3, 0.1, 20, 30, 5),
+     (0.2, 0.1, 3, 1, 0)],
 )  # fmt: skip
-def test_as_many_iterations_as_the_budget_allows_but_enough_for_a_median(
-    left_s: float, each_s: float, most: int, count: int
+def test_as_many_iterations_as_the_budget_allows_for_all_sizes_but_enough_for_a_median(
+    left_s: float, each_s: float, most: int, sizes: int, count: int
 ) -> None:
-    assert iterations_within(left_s, each_s, most) == count
+    assert iterations_within(left_s, each_s, most, sizes) == count

@@ -103,9 +103,13 @@ def fully_sharded(model: Model, ranks: int, *, size: int = 2, reduced: int = 4, 
 
 
 def hybrid_sharded(model: Model, within: int, nodes: int, *, size: int = 2, reduced: int = 4, gathers: int = 2,
-                   root_gathers: int = 1) -> Traffic:  # fmt: skip
-    """Sharded over the `within` ranks of each node, whole on each of `nodes`: only gradients travel between nodes."""
-    inside = fully_sharded(model, within, size=size, reduced=reduced, gathers=gathers, root_gathers=root_gathers)
+                   root_gathers: int = 1, tensor: int = 1) -> Traffic:  # fmt: skip
+    """Sharded over the `within` ranks of each node, whole on each of `nodes`: only gradients travel between nodes.
+
+    With `within` 1 it is data parallel over all. `tensor` ranks share each layer's projections.
+    """
+    inside = fully_sharded(model, within, size=size, reduced=reduced, gathers=gathers, root_gathers=root_gathers,
+                           tensor=tensor)  # fmt: skip
     between = tuple(
         Call(collective="all-reduce", ranks=nodes, buffer_bytes=call.buffer_bytes // within, times=call.times)
         for call in inside.calls if call.collective == "reduce-scatter"

@@ -7,8 +7,11 @@ them hides. In between a rank sends (d−1)/d · (2·w + r)·P/t of parameters (
 4·L · 2(t−1)/t · w·T/d·D of hidden states, d ranks along data and t along tensor. Which end wins is a matter of tokens
 per step and of the links: guess, from the bytes that are printed first.
 
-Method: ddp's batches, timing and checks; states sharded along data, matrices split along tensor. Where the ranks are
-too few for a grid with two sides, that is said to be not applicable.
+Where memory allows, each rank of a column keeps a copy of its part of the states instead, and only averages gradients:
+data parallel × tensor parallel, 2(d−1)/d · r·P/t of bytes, of which most can hide under the backward pass.
+
+Method: ddp's batches, timing and checks; states sharded along data, matrices split along tensor; a grid with both sides
+above 1 runs with copies too. Where the ranks are too few for one, that is said to be not applicable.
 
 Output: for each grid seconds per step taken apart, tokens/s, bytes counted and predicted; one record.
 
@@ -19,6 +22,8 @@ Output: for each grid seconds per step taken apart, tokens/s, bytes counted and 
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from torch.distributed.device_mesh import DeviceMesh
 
 from labs.memory import refuse_uneven
 from labs.models import find_model
@@ -66,6 +71,11 @@ def impossible(config: Config, ranks: int) -> str:
     return f"a grid with both sides above 1: not applicable to {ranks} rank{'s' * (ranks > 1)}, it takes at least 4"
 
 
+def ways(grid: DeviceMesh) -> tuple[bool, ...]:
+    """With states sharded, and on a grid with both sides above 1 with copies of them too: one side alone is ddp."""
+    return (False, True) if grid["data"].size() > 1 and grid["tensor"].size() > 1 else (False,)
+
+
 def run(config: Config, group: Group, flags: argparse.Namespace, within: Surroundings) -> None:
     """Predict, measure every grid, print and write what came out."""
     grids = [grid_of(group, tensor) for tensor in config.tensors]
@@ -74,7 +84,7 @@ def run(config: Config, group: Group, flags: argparse.Namespace, within: Surroun
         group.say(why)
 
     def strategies(dtype: str) -> list[Strategy]:
-        return [grid_strategy(grid, dtype) for grid in grids]
+        return [grid_strategy(grid, dtype, copies=copies) for grid in grids for copies in ways(grid)]
 
     Comparison(name="mesh", config=config, group=group, strategies=strategies(config.dtype),
                like_fp32=strategies("fp32"), notes=(why,) if why else ()).run(flags, within)  # fmt: skip

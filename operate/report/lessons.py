@@ -30,6 +30,22 @@ LESSONS = {
         ),
         next="On a machine that is well, whatever is missing to a roof from here on is the program's.",
     ),
+    "connectivity": Lesson(
+        title="Between the nodes",
+        physics=(
+            "A collective is as whole as its worst link: where one port is closed, one packet size is lost or one GPU "
+            "sums wrongly, all ranks of all nodes wait at full price, and none of them can tell for whom. So each end "
+            "of each link is tried by itself first: a small message, then a large one, then every two ranks. A small "
+            "message there and back takes about 10 µs on one machine and 50 to 100 µs between two of a placement "
+            "group. Guess what it takes here."
+        ),
+        look=(
+            "One line says whether the cluster is well, else who is to blame and for what. In the table a link that is "
+            "slower than the others is where training will wait; a pair within one node beside a pair across nodes is "
+            "what the network costs a small message."
+        ),
+        next="On links that are well, what remains is their rate: the collectives measure it.",
+    ),
     "fits": Lesson(
         title="What fits",
         physics=(
@@ -259,9 +275,9 @@ LESSONS = {
         title="Data × tensor",
         physics=(
             "A grid of ranks: along one side the batch and the states are shared, along the other each layer's "
-            "matrices. Bytes along data follow the parameters, bytes along tensor follow the tokens. So with many "
-            "parameters and few tokens tensor wins, with many tokens data, and the grid in between sends less than "
-            "either end when the two are of a size."
+            "matrices. Bytes along data follow the parameters, whether states are shared or every rank keeps a copy; "
+            "bytes along tensor follow the tokens. So with many parameters and few tokens tensor wins, with many "
+            "tokens data, and the grid in between sends less than either end when the two are of a size."
         ),
         look=(
             "Every grid trained on the same batches and its losses are one process's. Compare the bytes first, which "

@@ -31,20 +31,21 @@ from workloads.parallel.strategy import Strategy, builder, trainer_of
 pytestmark = pytest.mark.usefixtures("small")
 SETTINGS = Settings(model="mistral-nano", dtype="fp32", batch=1, sequence=16, steps=8, learning_rate=3e-3, seed=0,
                     threads=1)  # fmt: skip
-CONFIG = fsdp.Config(**vars(SETTINGS), states="fp32", recompute=False, predicted_bytes=0)
+CONFIG = fsdp.Config(**vars(SETTINGS), states="fp32", recompute=False, predicted_bytes=0, nodes=1, hybrid_bytes=0)
 HALF = replace(CONFIG, dtype="bf16")
 
 
 def sharded(config: fsdp.Config, **way: bool) -> Callable[[Group], Strategy]:
     def make(group: Group) -> Strategy:
-        mesh = dist.device_mesh.init_device_mesh("cpu", (group.size,), mesh_dim_names=("data",))
+        mesh = dist.device_mesh.init_device_mesh("cpu", (group.size,), mesh_dim_names=("shard",))
         return fsdp.strategy(config, group, mesh, large=False, **way)
 
     return make
 
 
-def grid(tensor: int, dtype: str = "fp32", sequence: bool = False) -> Callable[[Group], Strategy]:
-    return lambda group: grid_strategy(grid_of(group, tensor), dtype, sequence=sequence)
+def grid(tensor: int, dtype: str = "fp32", sequence: bool = False, copies: bool = False
+         ) -> Callable[[Group], Strategy]:  # fmt: skip
+    return lambda group: grid_strategy(grid_of(group, tensor), dtype, sequence=sequence, copies=copies)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +63,12 @@ def grid(tensor: int, dtype: str = "fp32", sequence: bool = False) -> Callable[[
         (grid(2), "fp32"),
         (grid(2, "bf16"), "bf16"),
         (grid(1), "fp32"),
+        (grid(2, copies=True), "fp32"),
+        (grid(2, "bf16", copies=True), "bf16"),
+        (grid(1, copies=True), "fp32"),
     ],
     ids=["fsdp", "kept", "recomputed", "fsdp-bf16", "reduced-bf16", "tensor", "tensor-bf16", "sequence",
-         "sequence-bf16", "2x2", "2x2-bf16", "4x1"],
+         "sequence-bf16", "2x2", "2x2-bf16", "4x1", "copies", "copies-bf16", "copies-4x1"],
 )  # fmt: skip
 def test_a_step_sends_what_is_predicted(make: Callable[[Group], Strategy], dtype: str) -> None:
     settings = replace(SETTINGS, dtype=dtype)
@@ -124,7 +128,7 @@ def test_a_collective_that_nobody_predicted_is_found() -> None:
 def test_a_model_without_data_gets_each_rank_its_share() -> None:
     config = replace(CONFIG, dtype="bf16", states="bf16")
     with pretended(4) as group:
-        mesh = dist.device_mesh.init_device_mesh("cpu", (4,), mesh_dim_names=("data",))
+        mesh = dist.device_mesh.init_device_mesh("cpu", (4,), mesh_dim_names=("shard",))
         strategy = fsdp.strategy(config, group, mesh, large=True)
         assert strategy.build is not None
         empty = strategy.build()

@@ -60,6 +60,8 @@ def test_bytes_are_counted_as_predicted(launched: tuple[str, dict[str, Record]])
     assert hybrid.value == hybrid_sharded(SMALL, 2, 2, size=4).sent_bytes
     assert hybrid.config["shards"] == 2
     assert first["mesh"] == grid_traffic(SMALL, 2, 2, 4 * 16, size=4).sent_bytes
+    copies = next(row for row in records["mesh"].measurements if row.name == "sent, 2 × 2, copies")
+    assert copies.value == grid_traffic(SMALL, 2, 2, 4 * 16, size=4, copies=True).sent_bytes < first["mesh"]
     decode = next(row for row in records["tensor-parallel"].measurements if row.name == "decode: sent")
     assert decode.value == tensor_decode(SMALL, 4, 1, size=4).sent_bytes
 

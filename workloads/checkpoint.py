@@ -33,6 +33,7 @@ import torch
 from labs.models import MODELS, find_model
 from labs.results import Measurement, Roof
 from labs.roofs import Bound
+from labs.survival import NOTICE_S, STATE_BYTES
 from workloads.chain import draw
 from workloads.command import Parser, positive, seconds, start
 from workloads.device import Device
@@ -42,7 +43,7 @@ from workloads.earlier import memory_ceiling
 from workloads.record import Surroundings, write
 from workloads.sensors import Sensors, describe
 from workloads.storage import limits_of
-from workloads.training.cost import NOTICE_S, STATE_BYTES, Taken, blocked, gains, interval, notices
+from workloads.training.cost import Taken, blocked, gains, interval, notices
 from workloads.training.interruption import Bench, Saves, save_several
 from workloads.training.savers import ASYNCHRONOUS, PLAIN, savers, state_of
 from workloads.training.trainee import optimiser_of, trainable

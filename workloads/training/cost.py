@@ -8,14 +8,9 @@ from dataclasses import dataclass
 from labs.models import find_model
 from labs.results import Measurement, Roof, Span
 from labs.roofs import Bound
+from labs.survival import NOTICE_S, STATE_BYTES
 from workloads.training.interruption import Cost, Saves
 from workloads.training.savers import ASIDE, ASYNCHRONOUS, PLAIN, SYNCHRONOUS
-
-STATE_BYTES = 12
-"""A parameter: weight and two moments in fp32."""
-NOTICE_S = 120.0
-"""Between EC2's notice and the end of a spot instance
-(https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html)."""
 
 
 @dataclass(frozen=True, kw_only=True)

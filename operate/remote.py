@@ -39,9 +39,10 @@ _PAUSES_S = (0.5, 1.5)
 _NEAR_S = 5.0
 _SILENT = logging.NullHandler()
 _PORTION = 1 << 18
-_HANDSHAKES = Semaphore(16)
+HANDSHAKES = 16
 """Handshakes at once: each takes tens of ms of a CPU here. Were 64 to begin together on a busy machine, all would be
 too late together, and so at the next try. A node that takes no connection takes no place either."""
+_PLACES = Semaphore(HANDSHAKES)
 _BOOTING = "is it still booting? try again"
 
 
@@ -280,7 +281,7 @@ class RemoteShell:
         if not connection.gateway:
             self._line = self.way.open(self.node)
             connection.connect_kwargs["sock"] = self._line.socket
-        with _HANDSHAKES:
+        with _PLACES:
             self._shaking = time.monotonic()
             connection.open()
         transport = connection.client.get_transport()

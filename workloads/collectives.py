@@ -21,7 +21,9 @@ Output: busbw, algbw, time, spread over ranks and wire rate per size; latency, Î
 """
 
 import argparse
+import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,7 +71,7 @@ def configure(flags: argparse.Namespace, device: Device, ranks: int) -> Config:
         ValueError: a value is not allowed.
     """
     room = room_bytes(device, ranks)
-    default = min(MOST_BYTES, room or UNITS["GiB"]) if device.cuda else 4 * UNITS["MiB"]
+    default = min(MOST_BYTES if device.cuda else 4 * UNITS["MiB"], room or UNITS["GiB"])
     largest = flags.largest or max(default, flags.smallest)
     if flags.smallest > largest:
         raise ValueError(f"smallest={size_name(flags.smallest)} is above largest={size_name(largest)}")
@@ -170,7 +172,7 @@ def run(setting: Setting, group: Group, flags: argparse.Namespace) -> None:
         done = sweep([(name, dtype) for dtype in config.dtypes for name in config.collectives], config.sizes_bytes,
                      iterations=config.iterations, warmup=config.warmup, budget_s=config.budget_s, group=group,
                      tell=tell)  # fmt: skip
-    logs = group.gather(heard(setting.log) if group.device.cuda else Log())
+    logs = group.gather(heard(setting.log))
     if not group.first:
         return
     beside = {row.size_bytes: row.busbw for row in setting.theirs} if circle.nodes == 1 else {}
@@ -254,10 +256,10 @@ def main(arguments: Sequence[str]) -> None:
     except ValueError as error:
         parser.error(str(error))
     circle = Circle(ranks=here.size, nodes=nodes, network=kind)
-    setting = Setting(config=config, here=here, circle=circle, within=within, efas=efas, log=Path())
+    setting = Setting(config=config, here=here, circle=circle, within=within, efas=efas, log=Path(os.devnull))
     setting = beside_nccl_tests(setting, device, here.size // nodes)
-    with listening() as folder, joined(here, device) as group:
-        run(agreed(replace(setting, log=folder), group), group, flags)
+    with listening() if device.cuda else nullcontext(Path(os.devnull)) as log, joined(here, device) as group:
+        run(agreed(replace(setting, log=log), group), group, flags)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ line a call). The log goes to a file of each process, read when all is measured.
 
 import os
 import re
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -110,24 +108,26 @@ def _way(text: str) -> str:
 
 @contextmanager
 def listening(environment: MutableMapping[str, str] = os.environ) -> Iterator[Path]:
-    """Have NCCL log into a folder, from before it starts; what the user set for its log is left as it is.
+    """Have NCCL log into a file, from before it starts; what the user set for its log is left as it is.
 
-    In a run the log comes home with $ROOFLAB_OUT; alone the folder goes away.
+    In a run the log comes home with $ROOFLAB_OUT; alone the file is memory of this process and goes with it.
     """
-    kept = Path(environment["ROOFLAB_OUT"]) / "nccl" if environment.get("ROOFLAB_OUT") else None
-    folder = kept or Path(tempfile.mkdtemp(prefix="rooflab-nccl-"))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = environment.get("ROOFLAB_OUT")
+    memory = None if folder else os.memfd_create("nccl")
+    file = Path(f"/proc/self/fd/{memory}")
+    if folder:
+        file = Path(folder) / "nccl" / f"{environment.get('ROOFLAB_NODE', 'node0')}.{os.getpid()}.log"
+        file.parent.mkdir(parents=True, exist_ok=True)
     for name, value in _SET.items():
         environment.setdefault(name, value)
-    environment.setdefault("NCCL_DEBUG_FILE", str(folder / "%h.%p.log"))
+    environment.setdefault("NCCL_DEBUG_FILE", str(file))
     try:
-        yield folder
+        yield file
     finally:
-        if kept is None:
-            shutil.rmtree(folder, ignore_errors=True)
+        if memory is not None:
+            os.close(memory)
 
 
-def heard(folder: Path) -> Log:
+def heard(file: Path) -> Log:
     """What this process's NCCL has said so far; an empty log where the user sent it elsewhere."""
-    texts = [path.read_text(errors="replace") for path in sorted(folder.glob(f"*.{os.getpid()}.log"))]
-    return read_log("\n".join(texts))
+    return read_log(file.read_text(errors="replace")) if file.exists() else Log()

@@ -1,5 +1,6 @@
 """The evidence of EFA: fi_info's lists as they were recorded, counters in a folder like the kernel's, and their sum."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,6 @@ from labs.efa import broken
 from labs.instances import instance_type
 from workloads import collectives
 from workloads.collective import efa
-from workloads.collective.nccl import listening
 from workloads.collective.rows import Circle
 from workloads.command import CheckFailed
 from workloads.device import Device
@@ -146,11 +146,11 @@ def test_which_nodes_are_to_have_efa(tmp_path: Path) -> None:
         efa.wanted(g6, 2, {"ROOFLAB_EFAS": "many"}, here)
 
 
-def setting(log: Path, *, allow_tcp: bool) -> collectives.Setting:
+def setting(*, allow_tcp: bool) -> collectives.Setting:
     config = collectives.Config(collectives=("all-reduce",), sizes_bytes=(1024, 4096), dtypes=("fp32",), iterations=1,
                                 warmup=1, budget_s=1, allow_tcp=allow_tcp)  # fmt: skip
     return collectives.Setting(config=config, here=Place(), circle=Circle(ranks=1, nodes=2, network=None), efas=1,
-                               within=Surroundings(nodes=2, started=0), log=log)  # fmt: skip
+                               within=Surroundings(nodes=2, started=0), log=Path(os.devnull))  # fmt: skip
 
 
 def test_a_lab_that_should_have_efa_and_has_none_fails_before_anything_is_measured(
@@ -158,11 +158,11 @@ def test_a_lab_that_should_have_efa_and_has_none_fails_before_anything_is_measur
 ) -> None:
     """As on a node whose interface was deployed without EFA: no device, no list, no word of NCCL's."""
     monkeypatch.setattr(efa, "_FI_INFO", program(tmp_path, "echo 'fi_getinfo: -61' >&2; exit 61"))
-    with listening({}) as folder, joined(Place(), cpu) as group:
+    with joined(Place(), cpu) as group:
         with pytest.raises(CheckFailed) as failure:
-            collectives.prove_efa(setting(folder, allow_tcp=False), group)
+            collectives.prove_efa(setting(allow_tcp=False), group)
         said = capsys.readouterr().out
-        found = collectives.prove_efa(setting(folder, allow_tcp=True), group)
+        found = collectives.prove_efa(setting(allow_tcp=True), group)
     text = str(failure.value)
     assert text.startswith("this is not EFA: EFA provider, ")
     assert "libfabric opens no EFA: fi_info said 'fi_getinfo: -61'" in text

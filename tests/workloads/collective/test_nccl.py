@@ -103,22 +103,30 @@ def test_a_log_that_says_nothing(text: str) -> None:
     assert read_log(text).transport == ""
 
 
-def test_the_log_is_read_back_and_goes_away() -> None:
+def test_alone_the_log_is_memory_and_goes_with_the_process() -> None:
     environment: dict[str, str] = {}
-    with listening(environment) as folder:
+    with listening(environment) as file:
         assert environment["NCCL_DEBUG"] == "INFO"
         assert set(environment["NCCL_DEBUG_SUBSYS"].split(",")) == {"INIT", "NET", "TUNING"}
-        assert environment["NCCL_DEBUG_FILE"] == str(folder / "%h.%p.log")
-        (folder / f"host.{os.getpid()}.log").write_text(P5EN)
-        (folder / "host.1.log").write_text(SOCKETS)
-        assert heard(folder).network == "Libfabric"
-    assert not folder.exists()
+        assert environment["NCCL_DEBUG_FILE"] == str(file)
+        with Path(environment["NCCL_DEBUG_FILE"]).open("w") as log:  # as NCCL opens it
+            log.write(P5EN)
+            log.flush()
+            assert heard(file).network == "Libfabric"
+            log.write("8h200-2:6831:6840 [0] NCCL INFO AllReduce: 4096 Bytes -> Algo TREE proto LL\n")
+        assert heard(file).choice("all-reduce", 4096) is not None
+    assert not file.exists()
 
 
 def test_in_a_run_the_log_comes_home_and_a_users_own_log_is_left_alone(tmp_path: Path) -> None:
-    environment = {"ROOFLAB_OUT": str(tmp_path), "NCCL_DEBUG": "WARN", "NCCL_DEBUG_FILE": "/mine"}
-    with listening(environment) as folder:
-        assert folder == tmp_path / "nccl"
-    assert folder.is_dir()
-    assert (environment["NCCL_DEBUG"], environment["NCCL_DEBUG_FILE"]) == ("WARN", "/mine")
-    assert heard(folder) == Log()
+    environment = {"ROOFLAB_OUT": str(tmp_path), "ROOFLAB_NODE": "node1"}
+    with listening(environment) as file:
+        assert file == tmp_path / "nccl" / f"node1.{os.getpid()}.log"
+        assert environment["NCCL_DEBUG_FILE"] == str(file)
+        assert heard(file) == Log()
+        file.write_text(P5EN)
+    assert heard(file).nics == 16
+    environment = {"ROOFLAB_OUT": str(tmp_path / "other"), "NCCL_DEBUG": "WARN", "NCCL_DEBUG_FILE": "/mine"}
+    with listening(environment) as file:
+        assert (environment["NCCL_DEBUG"], environment["NCCL_DEBUG_FILE"]) == ("WARN", "/mine")
+        assert heard(file) == Log()

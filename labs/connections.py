@@ -88,7 +88,9 @@ class Report:
     pairs: tuple[Pair, ...] = ()
     """Those that this node began: the one with the lower first rank does."""
     left: tuple[str, ...] = ()
-    """What was not looked at any more, for its time was over."""
+    """What it still waited for when its time was over."""
+    unmet: int = 0
+    """Pairs that this node was to begin, and for which no time was left."""
     schema: int = SCHEMA
 
     def as_json(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from labs.blame import Link, blame, link
 from labs.connections import Outcome, Probe, Report, Stage
 from labs.disagreements import clocks, versions
 from labs.exchanges import exchanges
-from labs.findings import Finding, fail, ok
+from labs.findings import Finding, fail, ok, warn
 
 Reports = Mapping[str, Report]
 _UNREACHED: tuple[Outcome, ...] = ("filtered", "silent", "unroutable")
@@ -208,14 +208,17 @@ def _unfinished(reports: Reports, known: Explained) -> Iterator[Finding]:
         if report.left:
             yield fail(node, f"too slow: {report.left[0]}", "it may hang, or share its processors with too much",
                        "uptime there; give the doctor longer with --limit")  # fmt: skip
+        elif report.unmet:
+            yield warn(node, f"too slow: {report.unmet} pairs of ranks were not tried, for their time was over",
+                       "a bad link may be among them", "uptime there; is its network slow?")  # fmt: skip
 
 
 def _all_well(nodes: Sequence[str], reports: Reports) -> Finding:
     ranks = sum(len(report.ranks) for report in reports.values())
     pairs = [pair for report in reports.values() for pair in report.pairs]
     links = len(list(combinations(nodes, 2)))
-    words = f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}, {links} {'link' if links == 1 else 'links'} each way"
-    words += f", {ranks} ranks, {len(pairs)} pairs"
+    words = f"{len(nodes)} {'node' if len(nodes) == 1 else 'nodes'}, {links} {'link' if links == 1 else 'links'}"
+    words += f" each way, {ranks} ranks, {len(pairs)} pairs"
     latencies = [pair.latency_s for pair in pairs if pair.latency_s is not None]
     if latencies:
         words += f", slowest pair {max(latencies) * 1e6:.0f} µs"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from operate import connections
 from operate.hang import HUNG
 from operate.statements import Statement, read
 from operate.suspect import ALIKE, OUT_OF_MEMORY, Suspicion, at, mismatch, named, raised, suspect
@@ -46,6 +47,8 @@ class End:
 
 def find_cause(folder: Path, job: str, codes: Mapping[str, int | None]) -> Suspicion | None:
     """Why `job` of the run in `folder` failed; `codes` is its exit code by node. None: nothing tells."""
+    if job == connections.JOB and (found := connections.culprit(folder, tuple(codes))):
+        return found
     logs = {}
     for node in codes:
         path = folder / "logs" / node / f"{job}.log"

@@ -1,4 +1,8 @@
-"""What `fab doctor` does: every node's doctor runs, its findings come home, one table shows them."""
+"""What `fab doctor` does: every node's doctor runs, its findings come home, one table shows them.
+
+Between several nodes the doctor of connections runs first. What each of its nodes told is judged here, where all of it
+is known: a culprit is named once, under `CLUSTER`, and not by every node that noticed.
+"""
 
 import json as documents
 from collections.abc import Mapping, Sequence
@@ -10,8 +14,8 @@ from rich.text import Text
 
 from labs.catalog import Lab, Workload
 from labs.findings import LEVELS, Finding, Level, read_finding
-from labs.results import read
-from operate import execution
+from labs.results import Record, read
+from operate import connections, execution
 from operate.cluster import Cluster
 from operate.launch import job
 from operate.problem import Problem
@@ -21,12 +25,15 @@ from operate.screen import Screen
 Found = Mapping[str, Sequence[Finding]]
 """Findings by node."""
 DOCTOR = Workload(name="doctor", module="workloads.doctor", timeout_s=300)
+CONNECTIVITY = Workload(name=connections.JOB, module="workloads.connectivity", timeout_s=600)
+CLUSTER = "cluster"
+"""Stands among the nodes for what lies between them."""
 _STYLE: dict[Level, str] = {"ok": "green", "note": "cyan", "warn": "yellow", "fail": "bold red"}
 
 
-def checks(lab: Lab | None) -> tuple[Workload, ...]:
-    """What a doctor runs on the machines of `lab`, or on any."""
-    return (DOCTOR,)
+def checks(lab: Lab | None, nodes: int = 1) -> tuple[Workload, ...]:
+    """What a doctor runs on the machines of `lab`, or on any `nodes` of them."""
+    return (CONNECTIVITY, DOCTOR) if max(nodes, lab.nodes if lab else 1) > 1 else (DOCTOR,)
 
 
 def examine(cluster: Cluster, lab: Lab | None, screen: Screen, *, wait_s: float | None, json: bool) -> None:
@@ -35,8 +42,8 @@ def examine(cluster: Cluster, lab: Lab | None, screen: Screen, *, wait_s: float 
     Raises:
         Problem: a node is not well, or could not be looked at; raised last, when all is shown.
     """
-    order = execution.Order(jobs=tuple(map(job, checks(lab))), lab=lab, usd_per_hour=execution.price(cluster),
-                            wait_s=wait_s)  # fmt: skip
+    jobs = tuple(map(job, checks(lab, len(cluster.nodes))))
+    order = execution.Order(jobs=jobs, lab=lab, usd_per_hour=execution.price(cluster), wait_s=wait_s)
     run = execution.execute(cluster, order, screen)
     found = findings(run)
     if json:
@@ -49,22 +56,22 @@ def examine(cluster: Cluster, lab: Lab | None, screen: Screen, *, wait_s: float 
 
 
 def findings(run: Run) -> Found:
-    """What the records of that run hold, by node; a node without a readable record has none."""
+    """What the records of that run hold, by node, after what lies between them; a node without a readable record has
+    none."""
     found: dict[str, list[Finding]] = {str(node["name"]): [] for node in run.document["nodes"]}
     for path in sorted((run.folder / "records").glob("*.json")):
         record = _read(path)
-        if record is not None:
-            node, notes = record
-            found.setdefault(node, []).extend(one for note in notes if (one := read_finding(note)))
-    return found
+        if record is not None and record.workload != connections.JOB:
+            found.setdefault(record.node, []).extend(one for note in record.notes if (one := read_finding(note)))
+    between = connections.judged(run.folder, tuple(found))
+    return {CLUSTER: between, **found} if between else found
 
 
-def _read(path: Path) -> tuple[str, tuple[str, ...]] | None:
+def _read(path: Path) -> Record | None:
     try:
-        record = read(path)
+        return read(path)
     except ValueError:
         return None  # the run's own report names it
-    return record.node, record.notes
 
 
 def table(found: Found) -> Table:
@@ -81,7 +88,8 @@ def line(found: Found) -> str:
     """How many of each level on how many nodes."""
     levels = [finding.level for several in found.values() for finding in several]
     counts = ", ".join(f"{levels.count(level)} {level}" for level in LEVELS)
-    return f"{len(found)} {'node' if len(found) == 1 else 'nodes'} looked at: {counts}"
+    nodes = len(set(found) - {CLUSTER})
+    return f"{nodes} {'node' if nodes == 1 else 'nodes'} looked at: {counts}"
 
 
 def as_json(run: Run, found: Found) -> dict[str, object]:
@@ -97,7 +105,9 @@ def verdict(run: Run, found: Found) -> Problem | None:
     for node, several in found.items():
         bad = [finding for finding in several if finding.level == "fail"]
         if bad:
-            return Problem(f"{node} is not well: {bad[0].subject}, {bad[0].seen}", bad[0].do)
+            who = bad[0].subject if node == CLUSTER else f"{node} is not well"
+            what = bad[0].seen if node == CLUSTER else f"{bad[0].subject}, {bad[0].seen}"
+            return Problem(f"{who}: {what}", bad[0].do)
     silent = [node for node, several in found.items() if not several]
     if silent:
         return Problem(f"nothing was found out about {', '.join(silent)}", f"fab logs --run {run.name} shows why")

@@ -54,7 +54,7 @@ class Config:
 
 def configure(flags: argparse.Namespace, nodes: int) -> Config:
     """The flags; a larger cluster gets more time, for its nodes start less together."""
-    limit_s = flags.limit if flags.limit else 100.0 + nodes
+    limit_s = flags.limit if flags.limit else 90.0 + 3 * nodes
     return Config(ranks=0 if flags.skip_ranks else flags.cpu_ranks, gpus=flags.device != "cpu", limit_s=limit_s)
 
 
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str], early: Station | None = None, work: Serve = s
     parser = Parser("connectivity", __doc__)
     parser.add_argument("--cpu-ranks", type=positive, default=2, help="ranks of a node without GPUs; default: 2")
     parser.add_argument("--skip-ranks", action="store_true", help="look at the network only")
-    parser.add_argument("--limit", type=seconds, default=0.0, help="seconds for all of it; default: 100, and 1 a node")
+    parser.add_argument("--limit", type=seconds, default=0.0, help="seconds for all of it; default: 90, and 3 a node")
     flags = parser.parse_args(arguments)
     try:
         station = early or Station(os.environ)

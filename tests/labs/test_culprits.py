@@ -46,10 +46,10 @@ def probe(peer: str, stage: Stage, outcome: Outcome = "ok", value: float | None 
     return Probe(peer=peer, stage=stage, outcome=outcome, value=value, said=said or ("" if outcome == "ok" else "why"))
 
 
-def cluster(count: int, ranks: int = 2, **broken: tuple[Stage, Outcome]) -> dict[str, Report]:
+def cluster(count: int, **broken: tuple[Stage, Outcome]) -> dict[str, Report]:
     """Reports of nodes that all are well, but for the ways in `broken`, as a0_1=("connect", "silent"): 0 to 1."""
     names = [f"node{index}" for index in range(count)]
-    every = [f"{name}/{local}" for name in names for local in range(ranks)]
+    every = [f"{name}/{local}" for name in names for local in range(2)]
     reports = {}
     for index, name in enumerate(names):
         probes: list[Probe] = []
@@ -67,7 +67,7 @@ def cluster(count: int, ranks: int = 2, **broken: tuple[Stage, Outcome]) -> dict
             for one, other in combinations(every, 2)
             if one.startswith(f"{name}/")
         )
-        healthy = tuple(Rank(local=local, device="NVIDIA L4", outcome="ok") for local in range(ranks))
+        healthy = tuple(Rank(local=local, device="NVIDIA L4", outcome="ok") for local in range(2))
         reports[name] = Report(node=name, address=f"10.0.0.{index}", facts={"torch": "2.13.0", "mtu": "9001"},
                                probes=tuple(probes), ranks=healthy, pairs=pairs)  # fmt: skip
     return reports
@@ -107,7 +107,7 @@ CUT = "security group, or the machine is down"
         (2, ways(FILTERED, "0_1"), [("node0 → node1", "security group")]),
         (3, ways(FILTERED, "0_2", "1_2"), [("node2", "security group")]),
         (3, ways(SILENT, "2_0", "2_1"), [("node2", CUT)]),
-        (3, ways(SILENT, *("0_1 0_2 1_0 1_2 2_0 2_1".split())), [("all nodes", CUT)]),
+        (3, ways(SILENT, "0_1", "0_2", "1_0", "1_2", "2_0", "2_1"), [("all nodes", CUT)]),
         (4, ways(FILTERED, "1_2", "2_1"), [("node1 ↔ node2", "security group")]),
         (2, ways(("connect", "unroutable"), "0_1", "1_0"), [("node0 ↔ node1", "no route")]),
         (2, ways(("connect", "refused"), "0_1"), [("node0 → node1", "firewall")]),
@@ -248,6 +248,14 @@ def test_a_doctor_whose_time_was_over_says_what_it_waited_for() -> None:
     reports = cluster(2)
     reports["node0"] = replace(reports["node0"], left=("node1: waited for node1's clock",))
     assert said(reports, 2) == [("node0", "too slow")]
+
+
+def test_pairs_that_were_not_tried_are_a_warning() -> None:
+    reports = cluster(2)
+    reports["node0"] = replace(reports["node0"], unmet=3)
+    found = judge(["node0", "node1"], reports)
+    assert [(one.level, one.subject) for one in found] == [("warn", "node0"), ("ok", "cluster")]
+    assert found[0].seen == "too slow: 3 pairs of ranks were not tried, for their time was over"
 
 
 def test_a_cluster_that_is_well_says_so_in_one_line() -> None:

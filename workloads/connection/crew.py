@@ -16,11 +16,11 @@ START_S = 60.0
 """Longest wait for a rank's process: it imports torch, on a machine that may have a hundred others to do so."""
 CHECK_S, CUDA_CHECK_S = 8.0, 15.0
 """Longest computation: a GPU's first call makes its context."""
-MEET_S, CUDA_MEET_S = 5.0, 10.0
+MEET_S, CUDA_MEET_S = 8.0, 10.0
 """Longest exchange of a pair: NCCL looks at all links first."""
 TURN_S = 12.0
 """Longest wait for a rank that is busy with another."""
-TRIES = 3
+TRIES = 2
 """A rank that failed with so many others, and with none succeeded, is asked no more."""
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["workloads.connection.rank"])

@@ -16,7 +16,7 @@ from workloads.connection.station import RANKS_S, Station
 from workloads.connection.wire import Talk, ask, receive
 
 PAIRS_S = 15.0
-"""Longest time for all pairs, and half a second for each round of them."""
+"""Longest time for all pairs, and two seconds for each round of them and half a second for each rank."""
 EXCHANGE_S = 20.0
 """Longest wait for the peers' reports, once this node's is made."""
 LOST = 3
@@ -48,6 +48,7 @@ class Examination:
         self._began = time.monotonic()
         self._over = self._began + order.limit_s
         self._left: list[str] = []
+        self._unmet = 0
         self._looks = [Look(peer, station.me.name, station.run, order.limits, station.clock) for peer in station.others]
         self._facts: dict[str, str] = {}
         self._own: list[Finding] = []
@@ -101,7 +102,7 @@ class Examination:
             node=station.me.name, address=station.me.address, seconds=time.monotonic() - self._began,
             facts={**self._facts, **self._crew.versions}, own=(*station.own, *self._own),
             probes=tuple(probe for look in self._looks for probe in look.probes),
-            ranks=self._crew.ranks, pairs=tuple(self._pairs), left=tuple(self._left),
+            ranks=self._crew.ranks, pairs=tuple(self._pairs), left=tuple(self._left), unmet=self._unmet,
         )  # fmt: skip
 
     def _meet(self) -> None:
@@ -111,7 +112,7 @@ class Examination:
         well = {look.peer.name: look.peer for look in self._looks if look.well}
         ranks = [f"{name}/{local}" for name, locals_ in self._all_ranks(well).items() for local in locals_]
         turns = rounds(ranks)
-        over = min(self._over, time.monotonic() + PAIRS_S + len(turns) / 2)
+        over = min(self._over, time.monotonic() + PAIRS_S + 2 * len(turns) + len(ranks) / 2)
         threads = []
         for member in self._crew.members:
             first = f"{self._station.me.name}/{member.local}"
@@ -143,11 +144,11 @@ class Examination:
         return found
 
     def _meet_all(self, local: int, seconds: list[str], well: Mapping[str, Peer], over: float) -> None:
-        for second in seconds:
+        for met, second in enumerate(seconds):
             if not self._crew.fit(local):
                 return
             if time.monotonic() >= over:
-                self._left.append(f"{second} was not met any more by {self._station.me.name}/{local}")
+                self._unmet += len(seconds) - met
                 return
             node, _, other = second.rpartition("/")
             here = node == self._station.me.name

@@ -35,12 +35,13 @@ class Ranks:
             self._events.put("ended", self._node, told)
 
     async def stop(self, grace_s: float) -> None:
-        """End it: politely, after `grace_s` by force, with all that it started."""
+        """End it with all that it started: politely, after `grace_s` by force; by force at once where that is 0."""
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+        if grace_s > 0:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
         try:
             await asyncio.wait_for(process.wait(), grace_s)
         except TimeoutError:

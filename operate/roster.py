@@ -32,7 +32,7 @@ from operate.ranks import SAVE_S, Ranks, rendezvous
 _JOIN_S = 600.0
 """Longest wait for the others at the job's start: they may be busy with the job before it. Later they are not."""
 _REJOIN_S = 20.0
-_LOST_S = 5.0
+_LOST_S = 0.0
 """Time to end where a node was lost: nothing can be saved without it."""
 LEFT = 143
 """Exit code of a node that took its leave: 128 + SIGTERM."""

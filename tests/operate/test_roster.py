@@ -118,7 +118,7 @@ def test_a_failure_of_the_jobs_own_ends_it_everywhere_with_its_code(party: Calla
     job.await_line(1, "begun 0 2 false")
     job.end(1, 7)
     assert [job.code(0), job.code(1)] == [7, 7]
-    assert job.told(0) == ["begun 0 2 true", "saved"]
+    assert job.told(0) == ["begun 0 2 true"], "ended by force: its ranks wait for others that are gone"
 
 
 def test_the_others_go_on_without_the_one_that_led_and_the_next_one_leads(party: Callable[..., Party]) -> None:

@@ -9,6 +9,7 @@ batch. A large one waits for arithmetic, until its activations no longer fit.
 Method: fp32 weights, gradients and Adam's moments (16 bytes a parameter), arithmetic in bf16 on a GPU through FSDP2 on
 a mesh of one rank, each layer compiled, AdamW in one kernel, the loss over logits a share at a time. Every step is
 timed in parts. Data is deterministic, a noisy chain over 64 tokens. Tokens are counted once: labels are shifted once.
+With --masters the weights themselves are bf16, fp32 masters lie with the moments, and nothing is cast as it is used.
 Checks: gradients against float64 on a small model of the same code; the loss falls.
 
 Output: tokens/s, MFU, $ per million tokens, the parts of a step and peak memory for each batch; one record.
@@ -42,6 +43,9 @@ from workloads.training.prediction import Rates, rates, step_parts
 from workloads.training.sweep import Config, Sweep, Taken
 from workloads.training.trainee import BYTES_PER_PARAMETER
 
+HALF_STATES = (("weights", 2), ("gradients", 2), ("masters", 4), ("optimiser", 8))
+"""Bytes a parameter with --masters."""
+
 
 def configure(flags: argparse.Namespace, device: Device) -> Config:
     """The flags, with the device's own defaults where none is given.
@@ -55,6 +59,7 @@ def configure(flags: argparse.Namespace, device: Device) -> Config:
         **told, batches=flags.batches or ((1, 2, 4) if few else (1, 2, 4, 8, 16)),
         accumulate=flags.accumulate or (8 if few else 1), steps=flags.steps or (10 if device.cuda else 5),
         chunk=4096 if device.cuda else 512, compiled=device.cuda and not flags.eager,
+        masters=flags.masters,
         # Adam's first steps move every weight by the learning rate, and a wider layer sums more of them.
         learning_rate=flags.learning_rate or 0.75 / find_model(told["model"]).hidden,
         budget_s=(150.0 if device.cuda else 15.0) if flags.budget_s is None else flags.budget_s,
@@ -105,7 +110,8 @@ def expected(config: Config, batch: int, at: Rates | None) -> dict[str, float]:
     tokens = config.tokens(batch)
     if at is None:
         return {}
-    return step_parts(find_model(config.model), config.dtype, config.sequence, tokens, config.accumulate, at)
+    return step_parts(find_model(config.model), config.dtype, config.sequence, tokens, config.accumulate, at,
+                      masters=config.masters)  # fmt: skip
 
 
 def summarise(config: Config, taken: Taken, beside: Limits, device: Device, checked: str, price: float | None
@@ -117,7 +123,8 @@ def summarise(config: Config, taken: Taken, beside: Limits, device: Device, chec
     predicted = expected(config, taken.batch, beside.rates)
     row = {
         "model": config.model, "dtype": config.dtype, "batch": taken.batch, "sequence": config.sequence,
-        "tokens_per_step": tokens, "bytes_per_parameter": BYTES_PER_PARAMETER, **flops_of(shape, config.sequence),
+        "tokens_per_step": tokens, "bytes_per_parameter": BYTES_PER_PARAMETER, "masters": config.masters,
+        **flops_of(shape, config.sequence),
         "predicted_parts_s": predicted, "losses": list(taken.losses),
         "joules_per_token": None if taken.joules is None else taken.joules / (tokens * len(taken.parts)),
     }  # fmt: skip
@@ -150,6 +157,11 @@ def memory_of(config: Config, batch: int, device: Device) -> Footprint:
     saving: Saving = "min-cut" if config.compiled else "eager" if device.cuda else "eager-cpu"
     recipe = Recipe(saving=saving, compute_size=4 if config.dtype == "fp32" else 2)
     states, kept = state_parts(shape, recipe), activation_parts(shape, saving, size, tokens)
+    flight = flight_part(shape, recipe)
+    if config.masters:
+        states = tuple(Part(name=name, bytes=each * shape.parameters, how=f"{shape.parameters:,} parameters × {each} B")
+                       for name, each in HALF_STATES)  # fmt: skip
+        flight = Part(name="in flight", bytes=4 * shape.table_weights, how="one table's gradient as fp32")
     norm, _ = head_parts(shape, saving, size, tokens)
     slopes = Part(name="slopes of the loss", bytes=size * (tokens * shape.hidden + shape.table_weights),
                   how=f"({tokens:,} × {shape.hidden:,} + {shape.table_weights:,} in the output table) × {size} B"
@@ -157,7 +169,7 @@ def memory_of(config: Config, batch: int, device: Device) -> Footprint:
     if not device.cuda:  # counted between the passes: no logits any more, nothing in flight
         return Footprint(parts=(*states, kept[0], norm, slopes))
     _, logits = head_parts(shape, saving, size, min(tokens, config.chunk))
-    return Footprint(parts=(*states, flight_part(shape, recipe), *kept, norm, slopes, logits))
+    return Footprint(parts=(*states, flight, *kept, norm, slopes, logits))
 
 
 def _expected(predicted: dict[str, float], tokens: int, at: Rates | None) -> Roof | None:
@@ -202,7 +214,8 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
           "states, before activations", flush=True)  # fmt: skip
     for batch in config.batches:
         print(prediction_line(config, batch, beside.rates), flush=True)
-    checked = check_gradients(config.dtype, device, compiled=config.compiled, seed=config.seed)
+    checked = check_gradients(config.dtype, device, compiled=config.compiled, seed=config.seed,
+                              masters=config.masters)  # fmt: skip
     print(checked, flush=True)
     rows = Draft("train-step", config, device, within)
     with Sensors(device) as sensors:
@@ -235,6 +248,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--steps", type=positive, help="timed optimiser steps of each batch")
     parser.add_argument("--learning-rate", type=learning_rate, help="of AdamW; default: 0.75 over the model's width")
     parser.add_argument("--budget-s", type=seconds, help="no further batch is begun after this")
+    parser.add_argument("--masters", action="store_true", help="weights in bf16, fp32 masters with the moments")
     parser.add_argument("--eager", action="store_true", help="do not compile, on a GPU")
     flags, device, config, within = parser.read(arguments, configure)
     run(config, device, flags, within)

@@ -53,7 +53,7 @@ def test_the_dry_plan_tells_budgets_and_missing_peers_and_needs_no_gpu(
     told = capsys.readouterr().out
     assert all(stage.name in told for stage in STAGES)
     assert f"[missing: {tmp_path / 'mamf-finder.py'}]" in told
-    assert "14 stages, 1300 s by their budgets; none is begun after 1500 s" in told
+    assert "15 stages, 1410 s by their budgets; none is begun after 1500 s" in told
     (tmp_path / "mamf-finder.py").touch()
     assert "mamf-finder.py]" not in "\n".join(plan(STAGES, tmp_path))
 

@@ -18,6 +18,7 @@ from workloads.record import Surroundings
 from workloads.training import sweep, trainee
 from workloads.training.exactness import check_gradients
 from workloads.training.loss import chunked_loss
+from workloads.training.masters import Masters
 from workloads.training.sweep import Config, Sweep, Taken
 from workloads.training.trainee import Trainee
 
@@ -99,6 +100,41 @@ def test_the_arithmetic_is_six_flops_a_multiplying_weight_and_token() -> None:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_gradients_hold_against_float64(cpu: Device, dtype: str) -> None:
     assert check_gradients(dtype, cpu, compiled=False, seed=1).startswith("gradients of mistral-nano within ")
+
+
+def test_masters_learn_what_bf16_weights_alone_would_lose(
+    tmp_path: Path, cpu: Device, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ceilings(tmp_path, cpu)
+    train_step.main([*SMALL, "--batches", "2", "--dtype", "bf16", "--masters", "--out", str(tmp_path)])
+    row, memory = read(tmp_path / "train-step.node0.json").measurements
+    assert (row.config["masters"], row.config["bytes_per_parameter"]) == (True, 16)
+    assert row.config["losses"][-1] < 0.9 * row.config["losses"][0]
+    parts = memory.config["parts_bytes"]
+    assert parts["masters"] == 2 * parts["weights"] == 4 * NANO.parameters
+    assert memory.expected is not None
+    assert memory.value == pytest.approx(memory.expected.value, rel=0.01)
+    assert "gradients of mistral-nano within" in capsys.readouterr().out
+
+
+def test_a_step_too_small_for_bf16_is_in_the_master_and_adds_up() -> None:
+    weight = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    masters = Masters([weight], 1e-3)
+    seen = []
+    for _ in range(5):
+        weight.grad = torch.ones(4, dtype=torch.bfloat16)
+        masters.step()
+        seen.append(float(weight.detach()[0]))
+        masters.zero_grad()
+        assert weight.grad is None
+    assert seen[0] == 1.0, "1 − 0.001 is 1 in bf16"
+    assert seen[-1] == 1 - 2**-8, "five such steps are not"
+
+
+def test_masters_of_fp32_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        train_step.main([*SMALL, "--dtype", "fp32", "--masters"])
+    assert "dtype='fp32' needs no masters: write --dtype bf16, or leave --masters out" in capsys.readouterr().err
 
 
 def test_a_wrong_gradient_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

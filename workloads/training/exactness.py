@@ -16,7 +16,7 @@ MODEL, BATCH, SEQUENCE, CHUNK = "mistral-nano", 2, 32, 24
 """Of the small one. 64 labels in shares of 24: the last share is smaller than the others."""
 
 
-def check_gradients(dtype: str, device: Device, *, compiled: bool, seed: int) -> str:
+def check_gradients(dtype: str, device: Device, *, compiled: bool, seed: int, masters: bool = False) -> str:
     """Compare every parameter's gradient, and say how near they are.
 
     Raises:
@@ -24,7 +24,7 @@ def check_gradients(dtype: str, device: Device, *, compiled: bool, seed: int) ->
     """
     shape = find_model(MODEL)
     tokens_BT = draw(seed, 0, BATCH, SEQUENCE + 1).to(device.torch)
-    with trainable(shape, dtype, device, chunk=CHUNK, compiled=compiled, seed=seed) as model:
+    with trainable(shape, dtype, device, chunk=CHUNK, compiled=compiled, seed=seed, masters=masters) as model:
         exact = double(model, shape, device)
         model(tokens_BT).backward()
         found = {name: whole(weights.grad).double() for name, weights in model.decoder.named_parameters()}

@@ -22,6 +22,8 @@ ADAM_BYTES = 28
 """A parameter: weight, gradient and both moments read, all but the gradient written, 4 bytes each."""
 CAST_BYTES = 12
 """A parameter and micro-batch in bf16: fp32 weight read, bf16 written; bf16 gradient read, fp32 written."""
+MASTER_BYTES = 8
+"""A parameter and step with masters: bf16 gradient read, fp32 written; bf16 weight written."""
 SUSTAINED = 0.72
 """Share of the datasheet's peak assumed where no product was measured: what an H200 sustains at its power cap."""
 STREAMED = 0.9
@@ -50,14 +52,15 @@ def rates(folder: Path, node: str, device: Device, dtype: str) -> Rates | None:
     return Rates(products=products, memory=memory) if products and memory else None
 
 
-def step_parts(shape: Model, dtype: str, sequence: int, tokens: int, micro_batches: int, at: Rates) -> dict[str, float]:
+def step_parts(shape: Model, dtype: str, sequence: int, tokens: int, micro_batches: int, at: Rates, *,
+               masters: bool = False) -> dict[str, float]:  # fmt: skip
     """Seconds of each cause of one optimiser step over `tokens` tokens."""
     size = 4 if dtype == "fp32" else 2
     products = 6 * shape.multiplying_weights * tokens
     attention = shape.train_flops(sequence) * tokens - products
     kept = 6 * shape.hidden + 2 * shape.kv_heads * shape.head_size + 3 * shape.feed_forward
     small = PASSES * shape.layers * kept * size + LOGIT_PASSES * 4 * shape.vocabulary
-    casts = 0 if dtype == "fp32" else CAST_BYTES * micro_batches
+    casts = 0 if dtype == "fp32" else MASTER_BYTES if masters else CAST_BYTES * micro_batches
     return {
         "products": products / at.products.value,
         "attention": attention / (ATTENTION_PACE * at.products.value),

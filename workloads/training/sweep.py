@@ -12,6 +12,7 @@ from workloads.chain import draw
 from workloads.device import Device
 from workloads.nvml import Gauge
 from workloads.training.kept import kept
+from workloads.training.masters import Masters
 from workloads.training.trainee import BYTES_PER_PARAMETER, DTYPES, Trainee, optimiser_of, step, trainable
 
 WARMUP = 2
@@ -25,7 +26,9 @@ class Config:
     model: str
     """A name in labs/models.py."""
     dtype: str
-    """Of the arithmetic; weights, gradients and Adam's moments are fp32."""
+    """Of the arithmetic; weights, gradients and Adam's moments are fp32, unless there are masters."""
+    masters: bool = False
+    """Whether weights and gradients are bf16 too, and the optimiser keeps fp32 masters."""
     sequence: int
     """Tokens per sequence."""
     batches: tuple[int, ...]
@@ -50,6 +53,8 @@ class Config:
         find_model(self.model)
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype={self.dtype!r} is not one that training runs in: write {' or '.join(DTYPES)}")
+        if self.masters and self.dtype != "bf16":
+            raise ValueError(f"dtype={self.dtype!r} needs no masters: write --dtype bf16, or leave --masters out")
         if self.steps < 4:
             raise ValueError(f"steps={self.steps} cannot show a falling loss: write at least 4")
 
@@ -93,8 +98,9 @@ class Sweep:
         """
         begin, gauge = time.perf_counter(), Gauge(device)
         with trainable(find_model(config.model), config.dtype, device, chunk=config.chunk, compiled=config.compiled,
-                       seed=config.seed) as model:  # fmt: skip
-            optimiser = optimiser_of(model, config.learning_rate)
+                       seed=config.seed, masters=config.masters) as model:  # fmt: skip
+            rate = config.learning_rate
+            optimiser = Masters(model.parameters(), rate) if config.masters else optimiser_of(model, rate)
             for batch in config.batches:
                 if self.taken and time.perf_counter() - begin > config.budget_s:
                     self.notes.append(f"batch {batch} and later were left out: the budget of {config.budget_s:g} s is "
@@ -115,8 +121,8 @@ class Sweep:
         return [loss for taken in self.taken for loss in taken.losses]
 
 
-def train(model: Trainee, optimiser: torch.optim.Optimizer, config: Config, device: Device, batch: int, gauge: Gauge
-          ) -> Taken:  # fmt: skip
+def train(model: Trainee, optimiser: torch.optim.Optimizer | Masters, config: Config, device: Device, batch: int,
+          gauge: Gauge) -> Taken:  # fmt: skip
     """Warm up, then time steps of one batch."""
     size = (config.accumulate * batch, config.sequence + 1)
     drawn = [draw(config.seed, batch * 1000 + index, *size) for index in range(WARMUP + config.steps)]

@@ -2,7 +2,8 @@
 
 In bf16 it is FSDP2 on a mesh of one rank: each layer's weights are cast to bf16 before the layer runs and dropped
 after it, gradients come back in fp32. 16 bytes a parameter stay (weight 4, gradient 4, moments 8), two more for the
-layer at work. On a GPU every layer is compiled; they are alike, so that one compilation serves all.
+layer at work. Or the weights themselves are bf16, and the optimiser keeps fp32 masters of them: the same 16 bytes. On
+a GPU every layer is compiled; they are alike, so that one compilation serves all.
 """
 
 # mypy follows no imports into torch, so that nn.Module is Any to it.
@@ -22,6 +23,7 @@ from workloads.group import joined
 from workloads.group import place as place_of
 from workloads.training.laps import Laps
 from workloads.training.loss import chunked_loss
+from workloads.training.masters import Masters
 
 # Shape suffixes: B sequences, T = S + 1 tokens (inputs and labels overlap).
 
@@ -49,17 +51,23 @@ class Trainee(nn.Module):
 
 
 @contextmanager
-def trainable(shape: Model, dtype: str, device: Device, *, chunk: int, compiled: bool, seed: int,
+def trainable(shape: Model, dtype: str, device: Device, *, chunk: int, compiled: bool, seed: int, masters: bool = False,
               convert: Callable[[nn.Module], object] = lambda decoder: None) -> Iterator[Trainee]:  # fmt: skip
-    """The model on its device, with the process group that bf16 needs; `convert` may change layers before that."""
+    """The model on its device, with the process group that bf16 needs; `convert` may change layers before that.
+
+    `masters`: the weights are bf16, for an optimiser that keeps fp32 ones. Buffers stay as they are.
+    """
     torch.manual_seed(seed)
     with device.torch:
         model = Trainee(shape, chunk)
     convert(model.decoder)
+    if masters:
+        for weights in model.parameters():
+            weights.data = weights.data.to(torch.bfloat16)
     if compiled:
         compile_layers(model)
     with sdpa_kernel(_ATTENTION, set_priority=True):
-        if dtype == "fp32":
+        if dtype == "fp32" or masters:
             yield model
             return
         with joined(place_of({}), device):
@@ -100,7 +108,7 @@ def _nothing() -> None:
     return None
 
 
-def step(model: nn.Module, optimiser: torch.optim.Optimizer, micro_batches: Sequence[Tensor], device: Device,
+def step(model: nn.Module, optimiser: torch.optim.Optimizer | Masters, micro_batches: Sequence[Tensor], device: Device,
          before_update: Callable[[], object] = _nothing) -> tuple[dict[str, float], float]:  # fmt: skip
     """One optimiser step on the mean loss of all micro-batches [B, T]: the seconds of its parts, and that loss.
 

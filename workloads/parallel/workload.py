@@ -116,7 +116,7 @@ def record(name: str, rows: Sequence[Measurement], config: Any, group: Group, fl
                      ranks=group.size, notes=told))  # fmt: skip
 
 
-GLOO = ("ranks on CPUs share cores and speak through gloo over loopback: what a step loses here is not what GPUs lose, "
+GLOO = ("ranks on CPUs share cores and speak through gloo: what a step loses here is not what GPUs lose, "
         "and gloo does a reduce-scatter as an all-reduce, twice the bytes that are counted")  # fmt: skip
 
 

@@ -4,6 +4,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
-from labs.results import Record
+from labs.results import Record, read
 from operate.laptop import write
 from operate.report.bandwidth import bandwidth
 from operate.report.batch_sweep import batch_sweep
@@ -25,6 +26,7 @@ from operate.report.generation import generation
 from operate.report.ladder import ladder
 from operate.report.memory import memory
 from operate.report.operations import operations
+from operate.report.overhead import overhead
 from operate.report.parity import parity
 from operate.report.recompute import recompute
 from operate.report.roofline import roofline
@@ -44,6 +46,7 @@ _FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
     "batch-sweep": batch_sweep,
     "load": serving,
     "ddp": lambda records: (*training(records), *sharing(records)),
+    "overhead": overhead,
     "split-gemm": sharing,
     "fsdp": sharing,
     "tensor-parallel": sharing,
@@ -61,6 +64,10 @@ _FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
 }
 
 
+_ACROSS = {"overhead"}
+"""Workloads whose figures also show what other runs kept beside this one measured."""
+
+
 def figures(part: Part, folder: Path) -> tuple[Element, ...]:
     """The figures of this workload; none for a workload that has none of its own, or has no record.
 
@@ -69,10 +76,11 @@ def figures(part: Part, folder: Path) -> tuple[Element, ...]:
     draw = _FIGURES.get(part.name)
     if draw is None or not part.records:
         return ()
-    path = folder / f"{part.name}-{_digest(part.records)}.html"
+    records = (*part.records, *(_elsewhere(part.name, folder.parent) if part.name in _ACROSS else ()))
+    path = folder / f"{part.name}-{_digest(records)}.html"
     if path.exists():
         return tuple(ElementTree.fromstring(path.read_text(encoding="utf-8")))
-    drawn = tuple(draw(part.records))
+    drawn = tuple(draw(records))
     root = Element("div")
     root.extend(drawn)
     folder.mkdir(exist_ok=True)
@@ -80,6 +88,14 @@ def figures(part: Part, folder: Path) -> tuple[Element, ...]:
         stale.unlink(missing_ok=True)  # whoever draws the same run at the same time may have been faster
     write(path, ElementTree.tostring(root, encoding="unicode"))
     return drawn
+
+
+def _elsewhere(name: str, run: Path) -> Iterable[Record]:
+    """This workload's records in the runs beside `run`; one that cannot be read is that run's own report's to tell."""
+    for path in sorted(run.parent.glob(f"*/records/{name}.json")):
+        if path.parent.parent != run:
+            with suppress(ValueError, TypeError, KeyError):
+                yield read(path)
 
 
 def _digest(records: Sequence[Record]) -> str:

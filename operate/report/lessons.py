@@ -222,6 +222,25 @@ LESSONS = {
             "its states sharded instead: the fsdp workload."
         ),
     ),
+    "overhead": Lesson(
+        title="What the network costs",
+        physics=(
+            "A step sends its gradients, 4 bytes a parameter, whatever the batch. Between k nodes at least 2(k−1)/k of "
+            "them must leave each: 15.7 MB of mistral-nano take 1.26 s at 100 Mbit/s and 0.13 s at 1 Gbit/s, beside "
+            "some tenths of a second of arithmetic, and a GPU's arithmetic is a hundred times shorter. The backward "
+            "pass can hide at most its own time. Guess before you look: at which link does the network stop to matter?"
+        ),
+        look=(
+            "The stroke is the prediction: arithmetic, then latency and bytes ÷ rate of this very link, nothing "
+            "hidden. A bar that ends before it has hidden the rest. bf16 halves the bytes exactly, so it halves the "
+            "red part of a slow link and nothing of a fast one, where rounding costs more than it saves. A ring over "
+            "two nodes of two ranks sends the wire 1.5 times the gradients, summing within each node first but once."
+        ),
+        next=(
+            "A larger batch computes longer for the same bytes; fewer bytes (bf16) or a faster link do the rest. Run "
+            "it again over another link, `fab rehearsal.link 1gbit`, and its bars join these."
+        ),
+    ),
     "split-gemm": Lesson(
         title="One product on all ranks",
         physics=(

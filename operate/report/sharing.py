@@ -10,6 +10,8 @@ from operate.report.quantity import quantity, rounded, share
 
 _KINDS = (("arithmetic", MEASURED), ("exposed communication", BAD), ("idle", GRID))
 """What the time is made of, in the order of the bars; a span belongs to the first of them that its name contains."""
+_CAPTION = ("The median step of each way, taken apart by the profiler: communication under arithmetic costs nothing "
+            "and is not drawn; what is exposed is.")  # fmt: skip
 _LANES = (("compute", MEASURED, "arithmetic"), ("communication", THIRD, "communication"))
 
 
@@ -19,7 +21,7 @@ def sharing(records: Sequence[Record]) -> list[Element]:
     if not rows:
         return []
     name = records[0].workload
-    figures = [_bars(name, rows)]
+    figures = [bars(name, rows)]
     traced = next((row for row in rows if _strip(row)), None)
     return figures if traced is None else [*figures, _trace(name, traced)]
 
@@ -40,7 +42,8 @@ def _way(row: Measurement) -> str:
     return label(str(row.config.get("strategy") or row.config.get("way") or row.name))
 
 
-def _bars(name: str, rows: Sequence[Measurement]) -> Element:
+def bars(name: str, rows: Sequence[Measurement], caption: str = _CAPTION) -> Element:
+    """Each row's time by what it is made of, with a stroke where it was expected; every row has spans."""
     expected = [(index, _expected_s(row)) for index, row in enumerate(rows)]
 
     def draw(sheet: Sheet) -> None:
@@ -66,8 +69,6 @@ def _bars(name: str, rows: Sequence[Measurement]) -> Element:
         axes.set_xlim(0, 1.22 * max(*left, *(wanted for _, wanted in marks), 1e-12))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2 if sheet.narrow else 4)
 
-    caption = ("The median step of each way, taken apart by the profiler: communication under arithmetic costs nothing "
-               "and is not drawn; what is exposed is.")  # fmt: skip
     height = 150 + 44 * len(rows)
     return picture(f"sharing-{name}", draw, alt=_alt(rows), caption=[caption], height=height)
 
@@ -142,7 +143,7 @@ def speedup(records: Sequence[Record]) -> list[Element]:
             caption += f" {row.config['law']}: {share(row.value) if row.value else '0 %'} does not spread."
             caption += " One point and one unknown: its residual says nothing." if row.config.get("exact") else ""
     picked = picture("scaling", draw, alt=_speedup_alt(points), caption=[caption], panels=len(kinds), height=380)
-    return [picked, _bars("scaling-parts", points)]
+    return [picked, bars("scaling-parts", points)]
 
 
 def _law(sheet: Sheet, panel: int, kind: str, points: Sequence[Measurement]) -> None:

@@ -23,8 +23,9 @@ _GRACE_S = 15
 _STOP_S = 10
 _DEAD_S = 5
 NOT_RUN = 69
-"""Exit code of a job that was skipped, for a node was lost or the node's belt gave notice of its end in the run's file
-`notice`: EX_UNAVAILABLE of sysexits.h."""
+"""Exit code of a job that was skipped, for a node was lost, the node's belt gave notice of its end in the run's file
+`notice`, or workloads.connectivity wrote into the file `unfit` why no cluster job can run: EX_UNAVAILABLE of
+sysexits.h."""
 # A run's processes are found by ROOFLAB_RUN_DIR in their environment: torchrun puts its workers in sessions of their
 # own, so a process group would miss them. The brackets keep the search from finding itself.
 _MARKED = """\
@@ -197,6 +198,9 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
         code={NOT_RUN}
     elif [ "$scope" = cluster ] && [ "${{3-}}" != operate.roster ] && [ -e "$run/lost" ]; then
         echo "not run: another node is lost" > "$run/logs/$name.log"
+        code={NOT_RUN}
+    elif [ "$scope" = cluster ] && [ -e "$run/unfit" ]; then
+        echo "not run, for no time limit is worth its price: $(cat "$run/unfit")" > "$run/logs/$name.log"
         code={NOT_RUN}
     else
         watch "$name" "$scope"

@@ -12,7 +12,8 @@ distances 1, 2, 4, …). Each stage has its own time limit, ranks are processes 
 worked out from the reports of all nodes: a rank if none of its pairs holds, a link if it is one.
 
 Output: a line for each culprit with its likely cause and remedy; time there and back, bandwidth and clock for each peer
-and pair; this node's report below out/connectivity; one record. Exit code 1 where anything is broken.
+and pair; this node's report below out/connectivity; one record. Exit code 1 where anything is broken: fab then skips
+the run's cluster jobs, each of which would hold all GPUs until its time limit.
 
     python -m workloads.connectivity
     ROOFLAB_NODE=node1 ROOFLAB_PEERS='node0=10.0.0.1 node1=10.0.0.2' python -m workloads.connectivity
@@ -143,6 +144,8 @@ def main(arguments: Sequence[str], early: Station | None = None, work: Serve = s
                  notes=tuple(finding.line() for finding in findings))  # fmt: skip
     print(f"{mine.seconds:.1f} s: {path}", flush=True)
     if failed := culprit(findings):
+        if kept := os.environ.get("ROOFLAB_RUN_DIR"):  # run.sh starts no cluster job then: they would wait for minutes
+            (Path(kept) / "unfit").write_text(f"connectivity: {failed}\n")
         raise CheckFailed(failed)
 
 

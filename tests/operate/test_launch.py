@@ -119,6 +119,9 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     elif [ "$scope" = cluster ] && [ "${{3-}}" != operate.roster ] && [ -e "$run/lost" ]; then
         echo "not run: another node is lost" > "$run/logs/$name.log"
         code=69
+    elif [ "$scope" = cluster ] && [ -e "$run/unfit" ]; then
+        echo "not run, for no time limit is worth its price: $(cat "$run/unfit")" > "$run/logs/$name.log"
+        code=69
     else
         watch "$name" "$scope"
         OMP_NUM_THREADS=$threads timeout --kill-after=15 "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null

@@ -173,3 +173,12 @@ def test_the_watch_is_a_service_that_starts_with_the_node(node: Node) -> None:
     assert os.access(node.root / "usr/local/sbin/rooflab-watch", os.X_OK)
     assert "systemctl enable rooflab-watch.service" in node.calls
     assert node.calls.index("systemctl daemon-reload") < node.calls.index("systemctl restart rooflab-watch.service")
+
+
+def test_cluster_jobs_are_not_begun_where_nodes_cannot_reach_each_other(node: Node, start: Callable[..., Run]) -> None:
+    unfit = own("connectivity", "bash", "-c", 'touch "$ROOFLAB_OUT/up"; echo "connectivity: node1: MTU" > '
+                '"$ROOFLAB_RUN_DIR/unfit"; exit 1')  # fmt: skip
+    shared = Job(name="ddp", command=("worker",), kind="command", scope="cluster")
+    run = start(unfit, shared, own("gemm", "true"))
+    assert run.codes() == {"connectivity": 1, "ddp": 69, "gemm": 0}
+    assert run.log("ddp") == "not run, for no time limit is worth its price: connectivity: node1: MTU\n"

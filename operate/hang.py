@@ -55,7 +55,7 @@ class Sample:
     """By rank: its heartbeat's count; a program without one is missing."""
     cpu_s: Mapping[int, float] = field(default_factory=dict)
     """By rank that is alive: CPU seconds of its process."""
-    ready: frozenset[int] = frozenset()
+    ready: tuple[int, ...] = ()
     """Ranks that run at this moment, or would if a core were free."""
     helpers_cpu_s: float = 0.0
     """CPU seconds of the processes that the ranks started."""
@@ -89,7 +89,7 @@ def signs(before: Sample, after: Sample) -> tuple[str, ...]:
     if after.helpers_cpu_s - before.helpers_cpu_s > _HELPER_CPU * seconds:
         found.append("CPU of helpers")
     busy = {rank for rank, used in after.cpu_s.items() if used - before.cpu_s.get(rank, 0.0) > _RANK_CPU * seconds}
-    busy |= after.ready  # on a machine that is overloaded a rank may get no tenth of a core
+    busy |= set(after.ready)  # on a machine that is overloaded a rank may get no tenth of a core
     if any(not spins(before, after, rank) for rank in busy):
         found.append("CPU")
     return tuple(found)

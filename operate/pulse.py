@@ -72,7 +72,7 @@ class Pulse:
             time_s=time.monotonic(),
             beats=self._beats(),
             cpu_s={rank: process.cpu_s for rank, process in alive.items()},
-            ready=frozenset(rank for rank, process in alive.items() if process.ready),
+            ready=tuple(rank for rank, process in alive.items() if process.ready),
             helpers_cpu_s=sum(process.cpu_s for process in helpers),
             io_bytes=sum(_io_bytes(self._proc / str(pid) / "io") for pid in pids),
             wire_bytes=wire_bytes(self._proc) if self._wires else 0,

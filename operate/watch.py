@@ -107,24 +107,19 @@ class Watch:
         head, address = next(iter(self._peers.items()))
         number = council.port(self._run, self.folder.name)
         alone = Alone(bound_s=self.bound_s)
-        if head == self.node:
-            chair = council.Chair(Council(nodes=len(self._peers), bound_s=self.bound_s))
-            if len(self._peers) == 1:
-                yield chair.hear
-                return
-            try:
-                with chair.open(address, number):
-                    yield chair.hear
-                return
-            except OSError as error:
-                tell(f"nodes judge alone, and later: port {number} cannot be listened on ({error})")
-            yield alone.hear
+        if head != self.node:
+            yield lambda word: council.ask(address, number, word) or alone.hear(word)
             return
-
-        def ask(word: Word) -> str:
-            return council.ask(address, number, word) or alone.hear(word)
-
-        yield ask
+        chair = council.Chair(Council(nodes=len(self._peers), bound_s=self.bound_s))
+        with contextlib.ExitStack() as stack:
+            hear = chair.hear
+            if len(self._peers) > 1:
+                try:
+                    stack.enter_context(chair.open(address, number))
+                except OSError as error:
+                    tell(f"every node judges alone, and later: nobody can listen on port {number} here ({error})")
+                    hear = alone.hear
+            yield hear
 
     def _dump(self, quiet_s: float) -> None:
         self._dumped = True
@@ -132,22 +127,29 @@ class Watch:
         registered = self.pulse.ranks()
         last = ", ".join(self._judge.last_signs)
         tell(f"hung: nothing on {self.node} showed life for {quiet_s:.0f} s (last: {last})")
-        for line in witnesses.dump(self.folder, {rank: process.pid for rank, process in alive.items()}):
-            tell(line)
+        try:
+            for line in witnesses.dump(self.folder, {rank: process.pid for rank, process in alive.items()}):
+                tell(line)
+            self._archive(quiet_s, alive=sorted(alive), gone=sorted(set(registered) - set(alive)))
+        except OSError as error:  # a full disk is no reason to go on paying
+            tell(f"not all was archived: {error}")
+
+    def _archive(self, quiet_s: float, *, alive: list[int], gone: list[int]) -> None:
         document: dict[str, Any] = {
             "node": self.node,
             "bound_s": self.bound_s,
             "quiet_s": round(quiet_s, 1),
             "last_signs": self._judge.last_signs,
-            "alive": sorted(alive),
-            "gone": sorted(set(registered) - set(alive)),
+            "alive": alive,
+            "gone": gone,
             "samples": [{**asdict(sample), "quiet_s": quiet, "stacks": None} for sample, quiet in self._samples],
         }
         (self.folder / "watch.json").write_text(json.dumps(document, indent=1))
 
     def _end(self) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # run.sh's sign that the job is over comes before all is done
-        (self.folder / "hung").write_text("")
+        with contextlib.suppress(OSError):
+            (self.folder / "hung").write_text("")
         tell("ended by fab: the job hung")
         everything = processes(Path("/proc"))
         ranks = {process.pid for process in self.pulse.alive().values()}

@@ -26,7 +26,7 @@ def later(seconds: float = 5.0, **changes) -> Sample:
         (later(io_bytes=QUIET.io_bytes + MIB), ("files and sockets",)),  # a checkpoint that is written
         (later(wire_bytes=QUIET.wire_bytes + MIB), ("network",)),  # weights that are loaded
         (later(cpu_s={0: 11.0, 1: 10.0}), ("CPU",)),
-        (later(ready=frozenset({1})), ("CPU",)),  # no core is free for it
+        (later(ready=(1,)), ("CPU",)),  # no core is free for it
         (later(helpers_cpu_s=3.0), ("CPU of helpers",)),  # a compiler
         (later(gpus=(REST, replace(REST, power_w=400.0))), ("power",)),
         (later(gpus=(REST,)), ()),

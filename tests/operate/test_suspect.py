@@ -160,7 +160,7 @@ def torchrun(rank: int, code: int, *, words: str = "", second: int = 36) -> str:
         (torchrun(1, -9), "rank 1 on node0 was ended by SIGKILL", "memory may have run out"),
         (torchrun(1, -11), "rank 1 on node0 was ended by SIGSEGV", "its log tells the rest"),
         (
-            torchrun(1, -6, words="[rank1]   what():  [enforce fail at /__w/pair.cc:456] length <= nbytes. 1000 vs 500. "
+            torchrun(1, -6, words="[rank1]   what():  [enforce fail at pair.cc:456] length <= nbytes. 1000 vs 500. "
                                   "Is there a distributed collective mismatch in your code?\n"),
             "rank 1 on node0 was ended by SIGABRT: length <= nbytes. 1000 vs 500. Is there a distributed collective "
             "mismatch in your code?",

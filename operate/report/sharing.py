@@ -1,11 +1,26 @@
-"""Work shared by ranks: each way's step as arithmetic, exposed communication and idle time, and one step's trace."""
+"""Work shared by ranks: each way's step as arithmetic, exposed communication and idle time, one step's trace, and the
+losses of all ways on the line that one process draws."""
 
 from collections.abc import Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from labs.results import Measurement, Record
-from operate.report.canvas import BAD, GRID, INK, MEASURED, MUTED, SECOND, THIRD, Sheet, label, linear_axis, picture
+from operate.report.canvas import (
+    BAD,
+    GRID,
+    INK,
+    MARKERS,
+    MEASURED,
+    MUTED,
+    SECOND,
+    SERIES,
+    THIRD,
+    Sheet,
+    label,
+    linear_axis,
+    picture,
+)
 from operate.report.quantity import quantity, rounded, share
 
 _KINDS = (("arithmetic", MEASURED), ("exposed communication", BAD), ("idle", GRID))
@@ -16,14 +31,17 @@ _LANES = (("compute", MEASURED, "arithmetic"), ("communication", THIRD, "communi
 
 
 def sharing(records: Sequence[Record]) -> list[Element]:
-    """Stacked bars of all ways, and the trace of the first one's step; nothing where no row's time is taken apart."""
+    """Stacked bars of all ways, the trace of the first one's step, and the losses that were held against one process's;
+    nothing where no row's time is taken apart."""
     rows = [row for record in records for row in record.measurements if _parts(row)]
     if not rows:
         return []
     name = records[0].workload
     figures = [bars(name, rows)]
     traced = next((row for row in rows if _strip(row)), None)
-    return figures if traced is None else [*figures, _trace(name, traced)]
+    held = [row for row in rows if len(row.config.get("parity_losses") or ()) > 1 and row.config.get("parity_alone")]
+    figures += [_trace(name, traced)] if traced else []
+    return [*figures, _losses(name, held)] if held else figures
 
 
 def _parts(row: Measurement) -> dict[str, float]:
@@ -123,6 +141,35 @@ def _trace(name: str, row: Measurement) -> Element:
     if isinstance(overlap, int | float):
         caption += f" Over all ranks {share(float(overlap)) if overlap else 'none'} of the communication is hidden."
     return picture(f"trace-{name}", draw, alt=alt, caption=[caption], height=190)
+
+
+def _losses(name: str, rows: Sequence[Measurement]) -> Element:
+    """One process's losses as a line, every way's as marks on it."""
+    alone = [float(loss) for loss in rows[0].config["parity_alone"]]
+    every = {_way(row): [float(loss) for loss in row.config["parity_losses"]] for row in rows}
+    pairs = [pair for losses in every.values() for pair in zip(losses, alone, strict=True)]
+    apart = max(abs(loss - one) / abs(one) for loss, one in pairs)
+
+    def draw(sheet: Sheet) -> None:
+        (axes,) = sheet.panels
+        at = range(1, len(alone) + 1)
+        axes.plot(at, alone, color=INK, linewidth=1.5, label="one process")
+        for number, (way, losses) in enumerate(every.items()):
+            axes.plot(at, losses, color=SERIES[number % len(SERIES)], marker=MARKERS[number % len(MARKERS)],
+                      markersize=15 - 3 * (number % len(MARKERS)), markerfacecolor="none", linestyle="none",
+                      label=way)  # fmt: skip
+        linear_axis(axes.yaxis, "", ticks=5)
+        linear_axis(axes.xaxis, "", whole=True)
+        axes.margins(x=0.08, y=0.15)
+        axes.set_title("loss of mistral-nano in fp32")
+        axes.set_xlabel("step")
+        axes.legend(loc="upper right")
+
+    told = ", ".join(rounded(loss, 4) for loss in alone)
+    caption = (f"The same batches on one process and on all ranks: the marks lie on the line, {apart:.0e} apart at "
+               "most. Speed counts only because of this.")  # fmt: skip
+    alt = f"Losses of one process: {told}. Of {len(every)} ways to share the work: at most {apart:.0e} apart from them."
+    return picture(f"losses-{name}", draw, alt=alt, caption=[caption], height=300)
 
 
 def speedup(records: Sequence[Record]) -> list[Element]:

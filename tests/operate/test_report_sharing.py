@@ -47,6 +47,18 @@ def test_bars_and_trace_tell_each_way_and_what_is_hidden() -> None:
     )
 
 
+def test_every_ways_losses_lie_on_one_processs_line() -> None:
+    alone = [6.9, 6.5, 6.1]
+    made = strategies()
+    rows = [replace(row, config={**row.config, "parity_alone": alone, "parity_losses": [6.9, 6.5, 6.1 * (1 + apart)]})
+            for row, apart in zip(made.measurements[:2], (0.0, 1e-6), strict=True)]  # fmt: skip
+    drawn = sharing([replace(made, measurements=tuple(rows))])
+    assert [figure.get("id") for figure in drawn][-1] == "figure-losses-fsdp"
+    words = text_of(drawn[-1:])
+    assert "Losses of one process: 6.900, 6.500, 6.100. Of 2 ways to share the work: at most 1e-06 apart" in words
+    assert all(name in words for name in ("one process", "layers gathered twice", "layers kept"))
+
+
 def test_a_split_products_rate_is_drawn_as_its_time() -> None:
     spans = (Span(name="product of a rank's share", seconds=0.003, how="measured"),
              Span(name="exposed communication", seconds=0.001, how="measured"))  # fmt: skip

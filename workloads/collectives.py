@@ -148,7 +148,7 @@ def prove_efa(setting: Setting, group: Group) -> tuple[Finding, ...]:
         return ()
     circle = setting.circle
     found = efa.prove(group, nodes=circle.nodes, local_rank=setting.here.local_rank, kind=circle.network,
-                      efas=setting.efas, log=setting.log, room=setting.config.sizes_bytes[-1])  # fmt: skip
+                      efas=setting.efas, log=setting.log)  # fmt: skip
     for finding in found:
         group.say(finding.line())
     if (failed := broken(found)) and not setting.config.allow_tcp:

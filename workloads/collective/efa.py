@@ -17,6 +17,7 @@ from labs.efa import PROOF_BYTES, Exercise, Seen, judge
 from labs.findings import Finding
 from labs.instances import InstanceType
 from workloads.collective.nccl import heard
+from workloads.collective.sizes import room_bytes
 from workloads.collective.sweep import measure
 from workloads.group import Group
 
@@ -110,14 +111,15 @@ def ask_fi_info(program: Path | None = None) -> tuple[tuple[str, ...], str]:
     return providers, "" if providers else f"fi_info said {said[0] if said else 'nothing'!r}"
 
 
-def prove(group: Group, *, nodes: int, local_rank: int, kind: InstanceType | None, efas: int, log: Path, room: int
+def prove(group: Group, *, nodes: int, local_rank: int, kind: InstanceType | None, efas: int, log: Path
           ) -> tuple[Finding, ...]:  # fmt: skip
-    """All-reduce 1 GiB, or `room` bytes, between two readings of the counters: on every rank what `labs.efa` finds.
+    """All-reduce 1 GiB, or what memory allows, between two readings of the counters: what `labs.efa` finds, on all ranks.
 
     Raises:
         CheckFailed: on every rank, if a sum is wrong.
     """
     speaks = local_rank == 0
+    room = min(group.gather(room_bytes(group.device, group.size) or PROOF_BYTES))
     providers, said = ask_fi_info() if speaks else ((), "")
     before = _settled(group)
     timed = measure("all-reduce", min(PROOF_BYTES, room), "fp32", group, iterations=_TIMED, warmup=_WARMUP)

@@ -158,6 +158,7 @@ def test_a_lab_that_should_have_efa_and_has_none_fails_before_anything_is_measur
 ) -> None:
     """As on a node whose interface was deployed without EFA: no device, no list, no word of NCCL's."""
     monkeypatch.setattr(efa, "_FI_INFO", program(tmp_path, "echo 'fi_getinfo: -61' >&2; exit 61"))
+    monkeypatch.setattr(efa, "PROOF_BYTES", 4096)
     with joined(Place(), cpu) as group:
         with pytest.raises(CheckFailed) as failure:
             collectives.prove_efa(setting(allow_tcp=False), group)

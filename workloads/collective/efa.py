@@ -113,7 +113,7 @@ def ask_fi_info(program: Path | None = None) -> tuple[tuple[str, ...], str]:
 
 def prove(group: Group, *, nodes: int, local_rank: int, kind: InstanceType | None, efas: int, log: Path
           ) -> tuple[Finding, ...]:  # fmt: skip
-    """All-reduce 1 GiB, or what memory allows, between two readings of the counters: what `labs.efa` finds, on all ranks.
+    """All-reduce 1 GiB, or what memory allows, between two readings of the counters; what `labs.efa` makes of them.
 
     Raises:
         CheckFailed: on every rank, if a sum is wrong.

@@ -3,6 +3,7 @@
 Runs on the node, with the standard library alone, and asks nothing of the ranks themselves.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -164,6 +165,10 @@ def gpu_power(command: Sequence[str] = _SMI) -> list[tuple[float, float]]:
         text, _ = process.communicate(timeout=_SMI_S)
     except subprocess.TimeoutExpired:  # a GPU that is off the bus may hold it for ever: it is not waited for
         process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+        if process.stdout is not None:
+            process.stdout.close()
         return []
     cells = [line.split(",") for line in text.splitlines()]
     try:

@@ -21,7 +21,7 @@ from operate import secret
 
 _ASK_S = 5.0
 _SPY_S = 8.0
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|_KEY\b|APIKEY|AUTH", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|_KEY(_|$)|APIKEY|AUTH", re.IGNORECASE)
 
 
 def question(folder: Path, ranks: Iterable[int], *, limit_s: float = _ASK_S) -> dict[int, dict[str, Any]]:
@@ -76,7 +76,7 @@ def redacted(environment: Mapping[str, str]) -> dict[str, str]:
     """A rank's environment without any value that may be a secret, by the names of the variables."""
     named = {*secret.FORWARDED, *environment.get("ROOFLAB_SECRETS", "").split()}
     return {
-        name: "***" if name in named or _SECRET_NAME.search(name) else value
+        name: "***" if name in named or (_SECRET_NAME.search(name) and name != "ROOFLAB_SECRETS") else value
         for name, value in sorted(environment.items())
     }
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 
 import torch.distributed as dist
 
-from workloads.command import CheckFailed
+from workloads.command import CheckFailed, Ended
 from workloads.device import Device
 from workloads.heartbeat import beat
 
@@ -77,14 +77,14 @@ def place(environment: Mapping[str, str] = os.environ) -> Place:
 
 @contextmanager
 def joined(here: Place, device: Device) -> Iterator[Group]:
-    """The group of all ranks, from when they have met until all is done or a check has failed on all of them."""
+    """The group of all ranks, from when they have met until all is done or has ended on all of them alike."""
     dist.init_process_group(
         "nccl" if device.cuda else "gloo", timeout=_PATIENCE, device_id=device.torch if device.cuda else None,
         rank=here.rank, world_size=here.size, store=None if here.size > 1 else dist.HashStore(),
     )  # fmt: skip
     try:
         yield Group(rank=here.rank, size=here.size, device=device)
-    except CheckFailed:
+    except (CheckFailed, Ended):
         dist.destroy_process_group()
         raise
     # After any other exception the peers may be anywhere: destroying the group could wait for them for ever.

@@ -113,6 +113,8 @@ class Loop:
         try:
             save: Save = self._saver.finish()
         except SaveFailed as failure:
+            if failure.final:
+                raise Ended(str(failure) if self._group.first else "", 1) from None
             self.failures.append(str(failure))
             self._group.say(f"warning: {failure}; the newest whole one is of step {self._whole}")
             return

@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.storage import WriteResult
 
+from labs.fence import superseded
 from workloads.device import Device
 from workloads.survival.history import Save
 from workloads.survival.store import Store
@@ -49,13 +50,24 @@ class Writer(dcp.FileSystemWriter):
         return written
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        """On the first rank, when all have written."""
+        """On the first rank, when all have written; not where the job has meanwhile begun again without us."""
         super().finish(metadata, results)
+        if why := superseded(os.environ):
+            raise Superseded(why)
         self._store.commit(self._partial, self._step, self._ranks, self._facts, also=(".metadata",))
+
+
+class Superseded(Exception):
+    """Other nodes go on with this training: what is done here no longer counts."""
 
 
 class SaveFailed(Exception):
     """A checkpoint could not be written, on all ranks alike; older ones stand. The text says why, in one line."""
+
+    def __init__(self, line: str, *, final: bool) -> None:
+        """`final`: no other could be, either."""
+        super().__init__(line)
+        self.final = final
 
 
 class _Begun:
@@ -115,7 +127,10 @@ class Saver:
         try:
             begun.written.result()
         except CheckpointException as failure:
-            raise SaveFailed(self._why(begun, failure)) from None
+            shutil.rmtree(begun.partial, ignore_errors=True)  # or a full disk stays full
+            rank, (error, _) = min(failure.failures.items(), key=lambda item: item[0])
+            raise SaveFailed(told(begun.step, self._store.folder, rank, error),
+                             final=isinstance(error, Superseded)) from None  # fmt: skip
         now = time.perf_counter()
         ended = begun.ended if begun.ended > begun.at else now  # the writer's thread wakes us before it calls back
         size = sum(file["bytes"] for file in self._sizes(begun.step))
@@ -127,12 +142,6 @@ class Saver:
             return list(self._store.manifest(step)["files"].values())
         except ValueError:  # pruned meanwhile by a save that followed
             return []
-
-    def _why(self, begun: _Begun, failure: CheckpointException) -> str:
-        """One line, of the first rank that failed; what was half-written is removed, or the disk stays full."""
-        shutil.rmtree(begun.partial, ignore_errors=True)
-        rank, (error, _) = min(failure.failures.items(), key=lambda item: item[0])
-        return told(begun.step, self._store.folder, rank, error)
 
     def load(self, step: int, state: State) -> None:
         """Fill `state` from a whole checkpoint, whatever the number of ranks that wrote it."""

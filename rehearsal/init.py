@@ -63,6 +63,8 @@ class NodeInit:
         """Descriptor of the one that the node's processes are in; None: this machine's."""
         self._inside: set[str] = set()
         """Addresses that are of that one."""
+        self._hosts = ""
+        """What its processes see as /etc/hosts."""
         self._sessions: set[int] = set()
         """Pids of the sshd of each connection; some may have ended."""
         self._every = 0
@@ -93,7 +95,7 @@ class NodeInit:
             self._channel.sendall(b"\n")
             return True
         if "inside" in order:
-            self._namespace, self._inside = descriptors[0], set(order["inside"])
+            self._namespace, self._inside, self._hosts = descriptors[0], set(order["inside"]), order["hosts"]
             os.set_inheritable(self._namespace, False)
             self._channel.sendall(b"\n")
             return True
@@ -196,7 +198,7 @@ class NodeInit:
         os.setsid()
         if self._namespace is not None:
             namespaces.enter(self._namespace)
-            namespaces.show_own_interfaces()
+            namespaces.see_own(self._hosts)
         connection.setblocking(True)
         with Path(self._order.log).open("ab") as log:
             os.dup2(connection.fileno(), 0)

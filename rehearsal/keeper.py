@@ -68,14 +68,16 @@ class Init:
             if problem := self._hear():
                 raise OSError(problem)
 
-    def put_inside(self, namespace: int, addresses: list[str]) -> None:
+    def put_inside(self, namespace: int, addresses: list[str], hosts: str) -> None:
         """Let what is started on the node from now on be in that network namespace, which has these addresses.
+
+        `hosts`: the file that it sees as /etc/hosts.
 
         Raises:
             OSError: the node has ended.
         """
         with self._lock:
-            order = json.dumps({"inside": addresses}).encode() + b"\n"
+            order = json.dumps({"inside": addresses, "hosts": hosts}).encode() + b"\n"
             socket.send_fds(self._channel, [order], [namespace])
             self._hear()
 

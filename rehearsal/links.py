@@ -4,7 +4,8 @@ A node has one interface, eth0, with the private address that EC2 tells; the bri
 network, so that nothing of it is seen on this machine, which cannot reach a private address any more than a laptop can
 reach those of AWS. The limit holds at both ends of the link, for what the node sends and for what it is sent. What is
 no traffic between nodes passes beside it: SSH comes as a connection that the node's init was given outside, and the AWS
-endpoint and IMDS answer at the node's own localhost. The internet cannot be reached.
+endpoint and IMDS answer at the node's own localhost. The internet cannot be reached; of names a node knows its
+neighbours', ip-10-0-0-4 and the like.
 """
 
 import os
@@ -22,6 +23,7 @@ from rehearsal.rates import Rate
 INTERFACE = "eth0"
 """A node's only one."""
 _FILE = "wires"
+_LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost\n"
 
 Answer = Callable[[socket.socket, Any], None]
 """Takes a connection and where it came from: the server's own."""
@@ -51,6 +53,8 @@ class Wire:
     """Descriptor of the node's."""
     endpoint: socket.socket
     """Listens at the node's localhost for what is the AWS endpoint's."""
+    hosts: Path
+    """What its processes see as /etc/hosts."""
 
 
 class Links:
@@ -97,7 +101,8 @@ class Links:
             except OSError:
                 os.close(namespace)
                 raise
-            wire = Wire(instance=instance, place=place, port=port, namespace=namespace, endpoint=endpoint)
+            wire = Wire(instance=instance, place=place, port=port, namespace=namespace, endpoint=endpoint,
+                        hosts=self._state / f"hosts-{place.network}")  # fmt: skip
             self._wires[instance] = wire
             self._write()
         name = f"endpoint of {instance}"
@@ -143,6 +148,9 @@ class Links:
         rows = (f"{w.instance}\t{w.place.network}\t{w.place.address}\n" for w in self._wires.values())
         partial.write_text("".join(rows))
         partial.replace(self._state / _FILE)
+        for hosts in {wire.hosts for wire in self._wires.values()}:
+            # Written in place: nodes have mounted the file itself, and would keep one that is replaced.
+            hosts.write_text(_LOCALHOST + "".join(_host(w.place) for w in self._wires.values() if w.hosts == hosts))
 
 
 def neighbour(state: Path, instance: str, address: str) -> str:
@@ -153,6 +161,10 @@ def neighbour(state: Path, instance: str, address: str) -> str:
         return ""
     here = next((network for id, network, _ in rows if id == instance), None)
     return next((id for id, network, other in rows if (network, other) == (here, address)), "")
+
+
+def _host(place: Place) -> str:
+    return f"{place.address}\tip-{place.address.replace('.', '-')}\n"
 
 
 def _cable(port: str, namespace: int) -> list[str]:

@@ -63,8 +63,8 @@ def enter(namespace: int) -> None:
     _call("setns", namespace, _NETWORK)
 
 
-def show_own_interfaces() -> None:
-    """Let this process, which has entered a namespace, find that one's interfaces in /sys, not this machine's.
+def see_own(hosts: str) -> None:
+    """Let this process, which has entered a namespace, find that one's interfaces in /sys, and `hosts` as /etc/hosts.
 
     As `ip netns exec` does it, with the control groups kept in sight.
 
@@ -78,6 +78,7 @@ def show_own_interfaces() -> None:
     if groups is not None:
         _call("mount", f"/proc/self/fd/{groups}".encode(), b"/sys/fs/cgroup", None, _BIND | _RECURSIVE, None)
         os.close(groups)
+    _call("mount", hosts.encode(), b"/etc/hosts", None, _BIND, None)
 
 
 def order(tool: str, lines: list[str]) -> None:

@@ -145,7 +145,7 @@ class Nodes:
             node.init = self._keeper.boot(order)
             record(self._state, node.init.pid, node.instance)
             if node.wire:
-                node.init.put_inside(node.wire.namespace, [node.private])
+                node.init.put_inside(node.wire.namespace, [node.private], str(node.wire.hosts))
             self._open(node)
 
     def admit(self, operator: Iterable[str], visitors: Mapping[str, frozenset[str]]) -> None:

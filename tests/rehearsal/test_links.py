@@ -1,6 +1,7 @@
 """Nodes with links of their own: what they see, what reaches them, how fast, and that nothing of it is left."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rehearsal import control, namespaces
+from rehearsal import control, namespaces, processes
 from rehearsal.control import RehearsalError
 from rehearsal.rates import rate
 from tests.rehearsal.worlds import Lab, World, await_that
@@ -85,6 +86,8 @@ def test_a_node_has_its_own_address_interface_endpoint_and_metadata(linked: Link
         "eth0", "lo", "eth0", "eth0", "1gbit",
     ]  # fmt: skip
     assert f"inet {one['PrivateIpAddress']}/16" in linked.on(0, "ip addr show eth0")
+    there = f"ip-{other['PrivateIpAddress'].replace('.', '-')}"
+    assert linked.on(0, f"getent hosts {there}").split() == [other["PrivateIpAddress"], there], "as VPC's own DNS says"
     metadata = (
         "from urllib.request import Request, urlopen\nimport os\n"
         "at = os.environ['AWS_EC2_METADATA_SERVICE_ENDPOINT'] + '/latest/'\n"
@@ -188,13 +191,13 @@ def test_a_link_that_cannot_be_is_refused_in_one_line(tmp_path: Path, monkeypatc
         control.start("linked", link="fast", root=tmp_path)
     monkeypatch.setattr(os, "getuid", lambda: 1000)
     _refused(tmp_path)
-    monkeypatch.setattr(namespaces.processes, "LINUX", False)
+    monkeypatch.setattr(processes, "LINUX", False)
     with pytest.raises(RehearsalError, match=r"namespaces are Linux's: leave --link out"):
         control.start("linked", link="1gbit", root=tmp_path)
     monkeypatch.undo()
     monkeypatch.setattr(os, "getuid", lambda: 0)
-    monkeypatch.setattr(namespaces.processes, "LINUX", True)
-    monkeypatch.setattr(namespaces.shutil, "which", lambda _tool: None)
+    monkeypatch.setattr(processes, "LINUX", True)
+    monkeypatch.setattr(shutil, "which", lambda _tool: None)
     assert namespaces.obstacle() == "ip and tc cannot be found: apt-get install iproute2"
 
 

@@ -58,7 +58,7 @@ def _limited(link: str) -> Between:
         return Between(name="link without a limit", bytes_per_s=None, source="nothing limits the link but this machine")
     rate = int(found[1]) * {"m": 1e6, "g": 1e9}[found[2]] / 8
     name = f"link of {found[1]} {found[2].upper()}bit/s"
-    return Between(name=name, bytes_per_s=rate, source=f"{name}, as the rehearsal limits it")
+    return Between(name=name, bytes_per_s=rate, source="as the rehearsal limits it")
 
 
 def _on_loopback(address: str) -> bool:

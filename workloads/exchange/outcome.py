@@ -103,7 +103,7 @@ def wire_roof(crossing: float, link: Between) -> tuple[Roof | None, str]:
     if link.bytes_per_s is None:
         return None, link.source
     return Roof(value=crossing / link.bytes_per_s,
-                source=f"{crossing / 1e6:.2f} MB must leave each node; {link.source}"), ""  # fmt: skip
+                source=f"{crossing / 1e6:.2f} MB must leave each node over {link.name}: {link.source}"), ""  # fmt: skip
 
 
 def outcome_line(outcome: Outcome) -> str:

@@ -69,7 +69,8 @@ def _found(part: Part, rows: Sequence[Row], lesson: Lesson | None, drawn: Path) 
 
 def _next(lesson: Lesson, rows: Sequence[Row]) -> Element | None:
     """What the next step gains, and what no step can: the roof is the end of it."""
-    bounded = [(bool(row.spans), row.fraction, row) for _, row in headlines(rows) if row.fraction and row.fraction < 1]
+    shown = [row for _, row in headlines(rows) if row.unit != "B"]  # less memory than there is, is no loss
+    bounded = [(bool(row.spans), row.fraction, row) for row in shown if row.fraction and row.fraction < 1]
     most = ""
     if bounded:
         _, fraction, row = max(bounded, key=lambda entry: entry[:2])

@@ -34,6 +34,7 @@ watch() {{ # watch NAME SCOPE: from here on it is seen whether the ranks of a cl
     unset ROOFLAB_WATCH
     [ "$2" = cluster ] || return 0
     export ROOFLAB_WATCH="$run/hang/$1"
+    rm -rf "$ROOFLAB_WATCH" # of an earlier start, where Slurm starts a job again
     mkdir -p "$ROOFLAB_WATCH"
     [ -n "${{ROOFLAB_HANG_S:-}}" ] || return 0
     python -m operate.watch "$ROOFLAB_WATCH" "$ROOFLAB_HANG_S" > "$ROOFLAB_WATCH/watch.log" 2>&1 < /dev/null &

@@ -86,7 +86,8 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "hello.py").write_text("print('hello')\n")
     # what a node's own half of the verbs needs: the real files, for these tests run them
     (root / "operate").mkdir()
-    for name in ("__init__.py", "stream.py", "ship.py", "secret.py"):
+    watch = ("watch.py", "hang.py", "pulse.py", "council.py", "witnesses.py")
+    for name in ("__init__.py", "stream.py", "ship.py", "secret.py", *watch):
         shutil.copy(Path(__file__).parents[2] / "operate" / name, root / "operate" / name)
     git(root, "add", ".")
     git(root, "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-q", "-m", "First")

@@ -7,17 +7,21 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from labs.catalog import LABS, Lab
 from operate import council, laptop, launch, witnesses
 from operate.cause import find_cause
 from operate.council import Chair
 from operate.hang import Council, Word
 from operate.launch import Job, Place, Plan, Seat
-from operate.patience import hung, read_patience
+from operate.patience import hung, read_patience, stop_paying
+from operate.problem import Problem
 from operate.pulse import Pulse, descendants, gpu_power, processes, wire_bytes
 from operate.runs import Run
+from operate.screen import Screen
 from operate.verdict import verdict
 from operate.watch import marked, peers
 
@@ -228,6 +232,43 @@ def test_without_a_bound_nothing_is_watched_and_a_failure_still_tells(runs: Path
 def test_flags_that_cannot_be_are_refused(flags: tuple[str, str, bool], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         read_patience(flags[0], flags[1], deployed=flags[2])
+
+
+def receipt(left: int) -> SimpleNamespace:
+    """A teardown's, with so many things left."""
+    things = [SimpleNamespace(stack="Lab3Stack")] * left
+    return SimpleNamespace(
+        sweep=SimpleNamespace(clean=not left, left=things, not_looked_at=(), residual_usd_per_hour=1.5)
+    )
+
+
+@pytest.mark.parametrize("code", [0, 70])
+def test_a_lab_whose_run_hung_is_torn_down_where_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int
+) -> None:
+    ended: list[str] = []
+    left = receipt(0)
+
+    def part_with(account: object, lab: Lab, screen: Screen) -> tuple[SimpleNamespace, Path]:
+        ended.append(lab.stack)
+        return left, tmp_path / "receipt.json"
+
+    monkeypatch.setattr("operate.patience.Account", lambda: None)
+    monkeypatch.setattr("operate.patience.part_with", part_with)
+    item = {"name": "train", "exit": {"node0": code}, "cause": "rank 1 sleeps", "remedy": "wake it"}
+    run = Run(tmp_path, {"ok": not code, "workloads": [item]})
+    stop_paying(read_patience("", "stop", deployed=True), run, LABS[3], Screen())
+    assert ended == []
+    teardown = read_patience("", "teardown", deployed=True)
+    stop_paying(teardown, run, LABS[3], Screen())
+    assert ended == ["Lab3Stack"] * bool(code)
+    assert ("Lab3Stack is torn down, nothing of it is left" in capsys.readouterr().out) is bool(code)
+    left = receipt(2)
+    if code:
+        with pytest.raises(
+            Problem, match="train hung on node0, for rank 1 sleeps; and 2 things of Lab3Stack are there"
+        ):
+            stop_paying(teardown, run, LABS[3], Screen())
 
 
 def test_the_flags_say_how_long_and_what_then() -> None:

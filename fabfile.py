@@ -85,6 +85,7 @@ def run_lab(
     on: str = "",
     hosts: str = "",
     only: str = "",
+    launcher: str = "torchrun",
     env: str = "",
     allow_tcp: bool = False,
     wait: str = "",
@@ -98,6 +99,7 @@ def run_lab(
     """
     screen, wait_s = Screen(json=json), number("wait", wait)
     patience = read_patience(hang_s, on_hang, deployed=not (on or hosts))
+    choice.check_launcher(launcher, on=on, hosts=hosts)
     chosen = choice.choose_lab(lab, name)
     jobs = tuple(job(workload) for workload in choice.choose_workloads(chosen, only, allow_tcp=allow_tcp))
     with choice.open_target(chosen, on=on, hosts=hosts, screen=screen) as cluster:
@@ -107,6 +109,7 @@ def run_lab(
             usd_per_hour=execution.price(cluster),
             environment=tuple(filter(None, env.split(","))),
             wait_s=wait_s,
+            launcher=launcher,
             hang_s=patience.hang_s,
         )
         run = execution.execute(cluster, order, screen)
@@ -122,6 +125,7 @@ def run(
     on: str = "",
     hosts: str = "",
     everywhere: bool = False,
+    launcher: str = "torchrun",
     restarts: str = "0",
     limit: str = "86400",
     env: str = "",
@@ -139,6 +143,7 @@ def run(
     chosen = choice.choose_lab(lab, name) if lab else None
     patience = read_patience(hang_s, on_hang, deployed=chosen is not None and not (on or hosts))
     limit_s = int(number("limit", limit) or 86400)
+    choice.check_launcher(launcher, on=on, hosts=hosts)
     again = int(number("restarts", restarts) or 0)
     own, files = choice.own_job(words(), everywhere=everywhere, limit_s=limit_s, restarts=again, local=bool(on))
     with choice.open_target(chosen, on=on, hosts=hosts, screen=screen) as cluster:
@@ -149,6 +154,7 @@ def run(
             environment=tuple(filter(None, env.split(","))),
             files=files,
             wait_s=wait_s,
+            launcher=launcher,
             hang_s=patience.hang_s,
         )
         done = execution.execute(cluster, order, screen)

@@ -73,6 +73,19 @@ def open_lab(lab: str, name: str, screen: Screen) -> Cluster:
     return _open(Account(), chosen, screen)
 
 
+def check_launcher(launcher: str, *, on: str, hosts: str) -> None:
+    """Refuse a launcher that there is not, or not there.
+
+    Raises:
+        ValueError: it is neither.
+        Problem: Slurm is asked for where no lab is.
+    """
+    if launcher not in ("torchrun", "slurm"):
+        raise ValueError(f"launcher={launcher!r} is not allowed: write torchrun or slurm")
+    if launcher == "slurm" and (on or hosts):
+        raise Problem("--launcher slurm is for a deployed lab", "leave out --on and --hosts, or use torchrun")
+
+
 def choose_workloads(lab: Lab, only: str, *, allow_tcp: bool = False) -> tuple[Workload, ...]:
     """The workloads of `lab`, or those that `only` names (with commas), in the lab's order, `EXTRA` ones last.
 

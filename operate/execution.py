@@ -13,11 +13,12 @@ from labs.catalog import Lab
 from labs.instances import instance_type
 from labs.names import GUARD_STACK, Output
 from labs.prices import dollars
-from operate import crowd, laptop, launch, secret
+from operate import crowd, dispatch, laptop, launch, secret
 from operate.account import Account
 from operate.bill import frozen_cost, spent
 from operate.cause import find_cause
 from operate.cluster import Cluster
+from operate.daemons import bring_up
 from operate.deadline import read_deadline
 from operate.fetch import fetch, fetch_shipped
 from operate.follow import Ending, follow
@@ -48,6 +49,8 @@ class Order:
     """Further files for the run's folder, by name."""
     wait_s: float | None = None
     """Longest wait for the nodes to answer."""
+    launcher: str = "torchrun"
+    """"torchrun" or "slurm"."""
     hang_s: int = DEFAULT_S
     """As in `operate.launch.Plan`."""
 
@@ -66,9 +69,11 @@ def execute(cluster: Cluster, order: Order, screen: Screen) -> Run:
     """
     secrets = launch.secrets(os.environ, order.environment)
     facts = cluster.facts(screen, wait_s=order.wait_s)
+    if order.launcher == "slurm":
+        bring_up(cluster, facts, screen)
     tree = _push(cluster, screen)
     run, plan = _plan(cluster, order, facts, tree)
-    _start(cluster, order, plan, run, secrets, screen)
+    run = _start(cluster, order, plan, run, secrets, screen)
     return attend(cluster, run, screen)
 
 
@@ -87,7 +92,7 @@ def attend(cluster: Cluster, run: Run, screen: Screen) -> Run:
             run.name,
             screen,
             status=_status(cluster, run),
-            lost=lambda names, others: _tell_loss(cluster, run, names, others),
+            lost=lambda names, others: _tell_loss(cluster, run, names, others, screen),
             secrets=secrets,
         )
     except KeyboardInterrupt:
@@ -159,7 +164,7 @@ def detached(run: Run, account: Account | None) -> Problem:
 def stop(cluster: Cluster, run: Run, screen: Screen) -> Run:
     """End the run on every node, then fetch what it left."""
     with screen.stage(f"stopping {run.name}", interrupted=f"fab stop --run {run.name}"):
-        results = cluster.shells.each(launch.stop_command(cluster.place, run.name), timeout_s=60)
+        results = dispatch.end(cluster, run)
     ending = Ending(lost={name: result.cause for name, result in results.items() if isinstance(result, Problem)})
     for name, result in results.items():
         if not isinstance(result, Problem):
@@ -257,6 +262,7 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
         usd_per_hour=order.usd_per_hour,
         commit=tree.commit if tree else "",
         environment=order.environment,
+        launcher=order.launcher,
         hang_s=order.hang_s,
         place=cluster.place,
     )
@@ -288,17 +294,19 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
         "cost": frozen_cost(cluster.account, cluster.label) if cluster.account else None,
         "commit": plan.commit,
         "environment": list(order.environment),
+        "launcher": order.launcher,
         "ok": None,
     }
     return Run(laptop.results() / name, document), plan
 
 
-def _start(cluster: Cluster, order: Order, plan: Plan, run: Run, secrets: bytes, screen: Screen) -> None:
+def _start(cluster: Cluster, order: Order, plan: Plan, run: Run, secrets: bytes, screen: Screen) -> Run:
     scripts = {seat.node: launch.script(plan, seat) for seat in plan.seats}
+    more = dispatch.files(plan)
     document = json.dumps(run.document).encode()
 
     def archive(node: str) -> bytes:
-        return launch.pack({"run.sh": scripts[node].encode(), "run.json": document, **(order.files or {})})
+        return launch.pack({"run.sh": scripts[node].encode(), "run.json": document, **more, **(order.files or {})})
 
     try:
         with screen.stage("launching", interrupted="nothing was started; run the same command again"):
@@ -309,20 +317,20 @@ def _start(cluster: Cluster, order: Order, plan: Plan, run: Run, secrets: bytes,
         raise
     run.write()
     try:
-        started = cluster.shells.each(launch.start_command(plan.place, plan.run), stdin=secrets)
-        demand(started, "start the run", f"fab stop --run {plan.run}, then look at the node with fab ssh")
+        run = dispatch.begin(cluster, plan, run, secrets)
     except Problem:
         cluster.shells.each(launch.stop_command(plan.place, plan.run))
         raise
     except KeyboardInterrupt:
         raise detached(run, cluster.account) from None
-    screen.note(f"{plan.run}: {', '.join(job.name for job in plan.jobs)} on {crowd.names(cluster.names)}")
+    by = f", Slurm job {run.document['job']}" if "job" in run.document else ""
+    screen.note(f"{plan.run}: {', '.join(job.name for job in plan.jobs)} on {crowd.names(cluster.names)}{by}")
+    return run
 
 
-def _tell_loss(cluster: Cluster, run: Run, names: tuple[str, ...], others: tuple[str, ...]) -> None:
-    """Spare the nodes that are left the wait for one that is lost: minutes of every GPU for nothing."""
-    if any(item["scope"] == "cluster" for item in run.document["workloads"]):
-        cluster.shells.each(launch.lost_command(cluster.place, run.name, names), among=others)
+def _tell_loss(cluster: Cluster, run: Run, names: tuple[str, ...], others: tuple[str, ...], screen: Screen) -> None:
+    if told := dispatch.tell_loss(cluster, run, names, others):
+        screen.warn(told)
 
 
 def _fetch_shipped(cluster: Cluster, run: Run, nodes: Sequence[str], screen: Screen) -> None:

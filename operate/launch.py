@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from shlex import join, quote
 
 from labs.catalog import Workload
-from operate import watch
+from operate import batch, watch
 from operate.hang import DEFAULT_S
 from operate.secret import FORWARDED
 
@@ -140,6 +140,8 @@ class Plan:
     commit: str = ""
     environment: tuple[str, ...] = ()
     """Names of variables beside FORWARDED whose values are secret."""
+    launcher: str = "torchrun"
+    """"torchrun", or "slurm": see `operate.batch`."""
     hang_s: int = DEFAULT_S
     """After so long without a sign of life a cluster job is ended; 0: it may be silent until its time limit."""
     place: Place = field(default_factory=Place)
@@ -170,7 +172,12 @@ def script(plan: Plan, seat: Seat) -> str:
         "ROOFLAB_SECRETS": " ".join(plan.environment),
     }
     exports = "\n".join(f"export {name}={quote(value)}" for name, value in facts.items() if value)
-    works = "\n".join(_work(plan, seat, index) for index in range(len(plan.jobs)))
+    works = [_work(plan, seat, index) for index in range(len(plan.jobs))]
+    begin, again, notice = "", "", '[ -e "$run/notice" ] || echo "this node shuts down" > "$run/notice"'
+    end = "\n".join([*works, 'echo "$status" > "$run/exit.partial" && mv "$run/exit.partial" "$run/exit"\n'])
+    if plan.launcher == "slurm":  # whose SIGTERM means a step's end, not the node's
+        begin, again, notice = batch.preamble(len(plan.seats)), batch.AGAIN, ":"
+        end = batch.choice([item.name for item in plan.jobs], works)
     return f"""\
 #!/usr/bin/env bash
 # {plan.run} on {seat.node}, written by fab: every workload in order, each with its log and its exit code.
@@ -185,18 +192,18 @@ export ROOFLAB_RUN_DIR="$run" ROOFLAB_OUT="$run/out"
 export PYTHONUNBUFFERED=1 PYTHONPATH="$PWD:$PWD/workloads/startup${{PYTHONPATH:+:$PYTHONPATH}}"
 export TORCH_FR_BUFFER_SIZE="${{TORCH_FR_BUFFER_SIZE:-2000}}"
 export TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE='[rank${{rank}}] '
-{_TIMEOUT}
+{begin}{_TIMEOUT}
 {watch.BESIDE}
 status=0
 # A node that shuts down sends SIGTERM to all: what a workload has finished is shipped all the same.
-trap '[ -e "$run/notice" ] || echo "this node shuts down" > "$run/notice"' TERM
+trap '{notice}' TERM
 work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     local name=$1 scope=$2 limit=$3 threads=$4 began=$SECONDS code
     shift 4
     if [ -e "$run/notice" ]; then
         echo "not run: $(cat "$run/notice")" > "$run/logs/$name.log"
         code={NOT_RUN}
-    elif [ "$scope" = cluster ] && [ "${{3-}}" != operate.roster ] && [ -e "$run/lost" ]; then
+    elif [ "$scope" = cluster ] && [[ " $* " != *" --max-restarts "* ]] && [ -e "$run/lost" ]; then
         echo "not run: another node is lost" > "$run/logs/$name.log"
         code={NOT_RUN}
     elif [ "$scope" = cluster ] && [ -e "$run/unfit" ]; then
@@ -204,19 +211,17 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
         code={NOT_RUN}
     else
         watch "$name" "$scope"
-        OMP_NUM_THREADS=$threads timeout --kill-after={_GRACE_S} "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
+        OMP_NUM_THREADS=$threads timeout --kill-after={_GRACE_S} "$limit" "$@" >> "$run/logs/$name.log" 2>&1 < /dev/null
         code=$?
         unwatch "$name"
         [ -e "$run/notice" ] && echo "told by SIGTERM to end: $(cat "$run/notice")" >> "$run/logs/$name.log"
     fi
     [ "$code" -eq 124 ] && echo "ended by fab after $limit s: its time limit" >> "$run/logs/$name.log"
-    [ "$code" -eq 0 ] || status=1
+{again}    [ "$code" -eq 0 ] || status=1
     echo "$name $code $((SECONDS - began))" >> "$run/codes"
     (trap '' TERM; python -m operate.ship "$run" >> "$run/ship.log" 2>&1)
 }}
-{works}
-echo "$status" > "$run/exit.partial" && mv "$run/exit.partial" "$run/exit"
-"""
+{end}"""
 
 
 def _work(plan: Plan, seat: Seat, index: int) -> str:
@@ -238,7 +243,12 @@ def job_command(plan: Plan, seat: Seat, index: int) -> str:
     aim += "".join(f" {quote(word)}" for word in words)
     if item.scope == "node":
         return f"python {aim}"
-    if item.restarts:
+    if plan.launcher == "slurm":  # starts again by itself what may be
+        where = '--nnodes "$SLURM_NNODES" --node-rank "$SLURM_NODEID" --master-addr "$head"'
+        where += " --max-restarts 0" if item.restarts else ""
+    else:
+        where = f"--nnodes {len(plan.seats)} --node-rank {seat.index} --master-addr {quote(plan.head)}"
+    if item.restarts and plan.launcher != "slurm":
         peers = ",".join(f"{one.node}={_roster_address(plan, one, index)}" for one in plan.seats)
         return (
             f"python -m operate.roster --job {quote(item.name)} --node {seat.node} --peers {quote(peers)}"
@@ -247,8 +257,7 @@ def job_command(plan: Plan, seat: Seat, index: int) -> str:
             f' --tee 3 --log-dir "$run/ranks" {aim}'
         )
     return (
-        f"torchrun --nnodes {len(plan.seats)} --nproc-per-node {seat.ranks(item)} --node-rank {seat.index}"
-        f" --master-addr {quote(plan.head)} --master-port {master_port(plan.run, index)}"
+        f"torchrun {where} --master-port {master_port(plan.run, index)} --nproc-per-node {seat.ranks(item)}"
         f' --tee 3 --log-dir "$run/ranks" {aim}'
     )
 

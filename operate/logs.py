@@ -1,6 +1,6 @@
 """What a run has logged so far."""
 
-from operate import choice, crowd
+from operate import choice, crowd, dispatch
 from operate.execution import secret_values
 from operate.fetch import fetch
 from operate.problem import Problem
@@ -23,6 +23,8 @@ def show_logs(screen: Screen, *, lab: str, name: str, run: str, node: str, workl
         with cluster:
             for why in fetch(cluster, found.name, found.folder, secrets=secret_values(found, screen)).missed.values():
                 screen.warn(why)
+            for line in dispatch.place_in_queue(cluster, found):
+                screen.note(line)
     if not _print(found, screen, node, workload):
         nodes = crowd.names(item["name"] for item in found.document["nodes"])
         jobs = ", ".join(item["name"] for item in found.document["workloads"])

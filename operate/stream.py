@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ BEAT_S = 5.0
 _LOOK_S = 0.15
 _MOST_BYTES = 1 << 18
 _STOPPED = 143
+_LATE_S = 10.0
+"""How long after its Slurm job a run may still leave its exit code."""
 
 
 class Reader:
@@ -65,15 +68,18 @@ def read_codes(folder: Path) -> dict[str, list[int]]:
     return {row[0]: [int(row[1]), int(row[2])] for row in rows if len(row) == 3}
 
 
-def ended(folder: Path) -> int | None:
+def ended(folder: Path, *, queued: Callable[[], bool] | None = None) -> int | None:
     """The run's exit code; None while it runs; -1 where it died without leaving one, as at a reboot.
 
-    One that `fab stop` is about to end has that exit code as soon as its script is gone.
+    One that `fab stop` is about to end has that exit code as soon as its script is gone. `queued`: whether the Slurm
+    job that the run is has not been over for long; what runs on this very node then says nothing.
     """
     try:
         return int((folder / "exit").read_text())
     except (FileNotFoundError, ValueError):
         pass
+    if queued is not None:
+        return None if queued() else -1
     try:
         pid = int((folder / "pid").read_text())
     except (FileNotFoundError, ValueError):
@@ -89,6 +95,20 @@ def ended(folder: Path) -> int | None:
     return None
 
 
+def _queue(job: str) -> Callable[[], bool]:
+    from operate.ticket import Ticket  # late: most runs are no Slurm job
+
+    ticket, over = Ticket(job), 0.0
+
+    def queued() -> bool:
+        nonlocal over
+        if ticket.over():
+            over = over or time.monotonic()
+        return not over or time.monotonic() - over < _LATE_S
+
+    return queued
+
+
 def stream(folder: Path, offsets: dict[str, int]) -> None:
     """Print events until the run is over or the reader is gone (then the next line meets a closed pipe)."""
     if not folder.is_dir():
@@ -96,8 +116,11 @@ def stream(folder: Path, offsets: dict[str, int]) -> None:
         return
     reader = Reader(folder, offsets)
     beat = time.monotonic()
+    queued = None
     while True:
-        code = ended(folder)
+        if queued is None and (folder / "job").exists():
+            queued = _queue((folder / "job").read_text().strip())
+        code = ended(folder, queued=queued)
         for event in reader.new(over=code is not None):
             print(json.dumps(event), flush=True)
             beat = time.monotonic()

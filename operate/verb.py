@@ -32,6 +32,7 @@ HELP = {
     "env": "Variables to pass to the processes, with commas between them. HF_TOKEN and WANDB_API_KEY go by themselves.",
     "wait": "Longest wait for the nodes to answer, in seconds.",
     "everywhere": "One plain process on every node instead of torchrun over all.",
+    "launcher": "torchrun, which goes on without a lost node, or slurm, whose queue starts the run again without it.",
     "restarts": "How often a .py file is started again after a rank or a node was lost; it resumes what it saved.",
     "everything": "All rehearsals of this clone.",
     "all": "All labs of the account and region, then GuardStack, its bucket with all results, and its parameters.",

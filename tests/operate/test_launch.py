@@ -36,9 +36,9 @@ def plan(**changes) -> Plan:
 def test_a_cluster_workload_meets_at_the_heads_private_address():
     found = [launch.job_command(plan(), seat, 0) for seat in SEATS]
     assert found == [
-        "torchrun --nnodes 2 --nproc-per-node 4 --node-rank 0 --master-addr 10.0.0.7 --master-port 23455"
+        "torchrun --nnodes 2 --node-rank 0 --master-addr 10.0.0.7 --master-port 23455 --nproc-per-node 4"
         ' --tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"',
-        "torchrun --nnodes 2 --nproc-per-node 4 --node-rank 1 --master-addr 10.0.0.7 --master-port 23455"
+        "torchrun --nnodes 2 --node-rank 1 --master-addr 10.0.0.7 --master-port 23455 --nproc-per-node 4"
         ' --tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"',
     ]
 
@@ -65,7 +65,7 @@ printf '%s\\n' node1 node3 >> "$run/lost"
 def test_a_cluster_workload_on_one_node_is_the_same_line():
     alone = plan(seats=(Seat(node="node0", index=0, processes=2, cores=2),), head="127.0.0.1")
     assert launch.job_command(alone, alone.seats[0], 0) == (
-        "torchrun --nnodes 1 --nproc-per-node 2 --node-rank 0 --master-addr 127.0.0.1 --master-port 23455"
+        "torchrun --nnodes 1 --node-rank 0 --master-addr 127.0.0.1 --master-port 23455 --nproc-per-node 2"
         ' --tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"'
     )
 
@@ -116,7 +116,7 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     if [ -e "$run/notice" ]; then
         echo "not run: $(cat "$run/notice")" > "$run/logs/$name.log"
         code=69
-    elif [ "$scope" = cluster ] && [ "${{3-}}" != operate.roster ] && [ -e "$run/lost" ]; then
+    elif [ "$scope" = cluster ] && [[ " $* " != *" --max-restarts "* ]] && [ -e "$run/lost" ]; then
         echo "not run: another node is lost" > "$run/logs/$name.log"
         code=69
     elif [ "$scope" = cluster ] && [ -e "$run/unfit" ]; then
@@ -124,7 +124,7 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
         code=69
     else
         watch "$name" "$scope"
-        OMP_NUM_THREADS=$threads timeout --kill-after=15 "$limit" "$@" > "$run/logs/$name.log" 2>&1 < /dev/null
+        OMP_NUM_THREADS=$threads timeout --kill-after=15 "$limit" "$@" >> "$run/logs/$name.log" 2>&1 < /dev/null
         code=$?
         unwatch "$name"
         [ -e "$run/notice" ] && echo "told by SIGTERM to end: $(cat "$run/notice")" >> "$run/logs/$name.log"
@@ -134,8 +134,8 @@ work() {{ # work NAME SCOPE LIMIT_S THREADS COMMAND...
     echo "$name $code $((SECONDS - began))" >> "$run/codes"
     (trap '' TERM; python -m operate.ship "$run" >> "$run/ship.log" 2>&1)
 }}
-work ddp cluster 900 12 torchrun --nnodes 2 --nproc-per-node 4 --node-rank 1 --master-addr 10.0.0.7 \
---master-port 23455 --tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"
+work ddp cluster 900 12 torchrun --nnodes 2 --node-rank 1 --master-addr 10.0.0.7 --master-port 23455 \
+--nproc-per-node 4 --tee 3 --log-dir "$run/ranks" -m workloads.ddp --out "$run/records"
 work gemm node 900 48 python -m workloads.gemm --out "$run/records"
 echo "$status" > "$run/exit.partial" && mv "$run/exit.partial" "$run/exit"
 """

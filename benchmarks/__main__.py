@@ -15,13 +15,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fanout, life, push, scale, synth
+from benchmarks import fanout, life, push, ratios, scale, synth
 from benchmarks.result import Result
 from operate.laptop import ROOT
 from operate.problem import Problem
 from operate.report.quantity import quantity, rounded
 
-BENCHMARKS = {"synth": synth.run, "fanout": fanout.run, "push": push.run, "scale": scale.run, "life": life.run}
+BENCHMARKS = {
+    "synth": synth.run,
+    "fanout": fanout.run,
+    "push": push.run,
+    "scale": scale.run,
+    "life": life.run,
+    "ratios": ratios.run,
+}
 _LIBRARIES = ("aws-cdk-lib", "cdk-nag", "fabric", "paramiko", "asyncssh")
 _PROGRAMS = {"ssh": "-V", "rsync": "--version", "node": "--version"}
 

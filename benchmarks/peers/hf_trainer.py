@@ -23,7 +23,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--model", default="mistral-7b", help="a shape of labs/models.py")
     parser.add_argument("--sequence", type=int, default=4096, help="tokens per sequence")
     parser.add_argument("--accumulate", type=int, default=8, help="batches of one sequence per optimiser step")
-    parser.add_argument("--plain", action="store_true", help="without bf16, compilation and fused AdamW, as on a CPU")
+    parser.add_argument(
+        "--plain", action="store_true", help="as on a CPU, where memory suffices: fp32, eager, all activations kept"
+    )
     flags = parser.parse_args(arguments)
     missing = [name for name in ("transformers", "accelerate") if find_spec(name) is None]
     if missing:
@@ -53,7 +55,7 @@ def main(arguments: list[str]) -> int:
         settings = TrainingArguments(
             output_dir=folder, max_steps=STEPS, per_device_train_batch_size=1, report_to=[], save_strategy="no",
             gradient_accumulation_steps=flags.accumulate, bf16=not flags.plain, torch_compile=not flags.plain,
-            gradient_checkpointing=True, optim="adamw_torch" if flags.plain else "adamw_torch_fused",
+            gradient_checkpointing=not flags.plain, optim="adamw_torch" if flags.plain else "adamw_torch_fused",
             logging_strategy="no", use_cpu=flags.plain, disable_tqdm=True,
         )  # fmt: skip
         Trainer(model=model, args=settings, train_dataset=data, callbacks=[Clock()]).train()

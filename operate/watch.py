@@ -134,6 +134,8 @@ class Watch:
             self._archive(quiet_s, alive=sorted(alive), gone=sorted(set(registered) - set(alive)))
         except OSError as error:  # a full disk is no reason to go on paying
             tell(f"not all was archived: {error}")
+        # They stand still from here on: else a rank says that it lost those which another node's watch has ended.
+        _send([process.pid for process in alive.values()], signal.SIGSTOP)
 
     def _archive(self, quiet_s: float, *, alive: list[int], gone: list[int]) -> None:
         document: dict[str, Any] = {
@@ -161,6 +163,7 @@ class Watch:
         _send(launchers, signal.SIGSTOP)  # not `timeout`, whose parent is none of the job: run.sh listens to it
         for number, patience_s in ((signal.SIGTERM, _TERM_S), (signal.SIGKILL, _KILL_S)):
             _send(theirs, number)
+            _send(theirs, signal.SIGCONT)  # who stands still dies of nothing less than SIGKILL
             until = time.monotonic() + patience_s
             while theirs.intersection(processes(Path("/proc"))) and time.monotonic() < until:
                 time.sleep(0.1)

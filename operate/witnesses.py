@@ -4,7 +4,6 @@ Runs on the node, with the standard library alone. Three ways to a rank's stack,
 (`workloads/startup`), py-spy where the kernel allows ptrace, faulthandler by SIGUSR1.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -21,6 +20,7 @@ from operate import secret
 
 _ASK_S = 5.0
 _SPY_S = 8.0
+_SIGNAL_S = 2.0
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|_KEY(_|$)|APIKEY|AUTH", re.IGNORECASE)
 
 
@@ -59,16 +59,17 @@ def dump(folder: Path, alive: Mapping[int, int]) -> list[str]:
     with ThreadPoolExecutor(max_workers=16) as several:
         spied = dict(zip(alive, several.map(lambda rank: _spy(alive[rank], folder / f"rank{rank}.pyspy.txt"), alive),
                          strict=True))  # fmt: skip
+    written = [_signal(pid, folder / f"rank{rank}.stacks") for rank, pid in alive.items()]
     lines = []
     for rank, pid in sorted(alive.items()):
-        if (folder / f"rank{rank}.stacks").exists():
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                os.kill(pid, signal.SIGUSR1)
         stack = (told.get(rank) or {}).get("stack") or ()
         where = f"is at {stack[-1][0]}:{stack[-1][1]} in {stack[-1][2]}" if stack else "says nothing of itself"
         lines.append(f"rank {rank} (pid {pid}) {where}{'; py-spy has its native stack' if spied[rank] else ''}")
     kept = {f"rank{rank}": redacted(_environment(pid)) for rank, pid in sorted(alive.items())}
     (folder / "environment.json").write_text(json.dumps(kept, indent=1))
+    until = time.monotonic() + _SIGNAL_S
+    while any(path and not path.stat().st_size for path in written) and time.monotonic() < until:
+        time.sleep(0.05)
     return lines
 
 
@@ -93,6 +94,17 @@ def _ask(pipe: Path) -> bool:
         return False
     finally:
         os.close(end)
+
+
+def _signal(pid: int, stacks: Path) -> Path | None:
+    """Where faulthandler writes that process's stacks now; None where it has none, and the signal would end it."""
+    if not stacks.exists():
+        return None
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except OSError:  # it has ended meanwhile
+        return None
+    return stacks
 
 
 def _environment(pid: int) -> dict[str, str]:

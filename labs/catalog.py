@@ -255,6 +255,7 @@ _BATCHING = Workload(name="batching", module="workloads.batching")
 _CONNECTIVITY = Workload(name="connectivity", module="workloads.connectivity", timeout_s=600)
 _OVERHEAD = Workload(name="overhead", module="workloads.overhead", scope="cluster")
 _COLLECTIVES = Workload(name="collectives", module="workloads.collectives", scope="cluster")
+_TRAIN = Workload(name="train", module="workloads.train", scope="cluster", timeout_s=1800, restarts=3)
 
 LABS: dict[int, Lab] = {
     lab.number: lab
@@ -265,7 +266,7 @@ LABS: dict[int, Lab] = {
         Lab(number=2, title="Four GPUs, one node", instance_type="g6.12xlarge",
             workloads=(_FITS, _COLLECTIVES, _SPLIT_GEMM, _DDP, _FSDP, _TENSOR_PARALLEL, _MESH, _SCALING)),
         Lab(number=3, title="Two nodes, one cluster", nodes=2, instance_type="g6.12xlarge", storage="scratch",
-            workloads=(_CONNECTIVITY, _COLLECTIVES, _DDP, _FSDP, _OVERHEAD, _GEMM)),
+            workloads=(_CONNECTIVITY, _COLLECTIVES, _DDP, _FSDP, _OVERHEAD, _GEMM, _TRAIN)),
         Lab(number=4, title="Performance, on spot", instance_type="g6e.12xlarge", capacity="spot",
             alternatives="g6.12xlarge", storage="scratch",
             workloads=(_BANDWIDTH, _GEMM, _STORAGE, _WEIGHTS, _DATA_LOADING, _CHECKPOINT, _FP8_TRAINING, _RECOMPUTE,

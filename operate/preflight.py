@@ -22,6 +22,7 @@ from operate.fit import check_models
 from operate.problem import Problem
 from operate.quotas import check_addresses, check_vcpus, check_vpcs
 from operate.reservation import Reservation, check_reservation, find_reservation
+from operate.saving import check_notice
 from operate.screen import Screen
 from operate.standing import check_bucket, check_guard, check_image, check_stack, nodes_standing, owner_of_caller
 from operate.tools import check_tools
@@ -117,7 +118,7 @@ def preflight(account: Account, lab: Lab, *, owner: str = "") -> Preflight:
     began = time.monotonic()
     caller, identity = _identity(account)
     # Without an account there is nothing to ask it; this machine can still be looked at.
-    mine = [check_models, check_tools, _addresses_of_subnet]
+    mine = [check_models, check_notice, check_tools, _addresses_of_subnet]
     found: dict[str, Any] = {}
     theirs: list[tuple[str, Callable[[], list[Check]]]] = []
     if identity.verdict != "fail":

@@ -33,6 +33,7 @@ from operate.report.roofline import roofline
 from operate.report.serving import serving
 from operate.report.sharing import sharing, speedup
 from operate.report.storage import storage, weights
+from operate.report.survival import survival
 from operate.report.train_step import train_step
 from operate.report.training import training
 
@@ -60,6 +61,7 @@ _FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
     "storage": storage,
     "weights": weights,
     "batching": frontier,
+    "train": survival,
     "collectives": collectives,
 }
 

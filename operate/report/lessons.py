@@ -338,6 +338,26 @@ LESSONS = {
             "ddp workload the same messages hide behind the backward pass, as far as that lasts."
         ),
     ),
+    "train": Lesson(
+        title="A training that survives",
+        physics=(
+            "Of many machines one always fails: with a year between a machine's failures, a thousand of them fail "
+            "three times a day, and one lost rank ends all. What is lost is what was not saved. Weights and moments "
+            "are 12 bytes a parameter; copied aside and written while the training goes on they cost little, but they "
+            "count only when every rank has written: half of them is worth nothing. Guess: killed at a random moment, "
+            "how much of an interval is done again on average?"
+        ),
+        look=(
+            "The line after each gap begins where the newest whole checkpoint stood, and its losses are the same "
+            "again: bit by bit on as many ranks, for batches follow the step and not the rank; otherwise within 1e-5. "
+            "Of the gap reading is the smallest part: noticing the loss and starting Python take longer. The interval "
+            "was kept: rather than let more steps stand unsaved, the training waits for its files."
+        ),
+        next=(
+            "A shorter interval loses less and costs more: Lab 4's checkpoint workload reckons the best. On spot the "
+            "checkpoint must fit into 120 s of notice; `fab preflight` says whether it does."
+        ),
+    ),
     "train-step": Lesson(
         title="A training step",
         physics=(

@@ -64,7 +64,7 @@ def dump(folder: Path, alive: Mapping[int, int]) -> list[str]:
     for rank, pid in sorted(alive.items()):
         stack = (told.get(rank) or {}).get("stack") or ()
         where = f"is at {stack[-1][0]}:{stack[-1][1]} in {stack[-1][2]}" if stack else "says nothing of itself"
-        lines.append(f"rank {rank} (pid {pid}) {where}{'; py-spy has its native stack' if spied[rank] else ''}")
+        lines.append(f"rank {rank} (pid {pid}) {where}{'; py-spy has its whole stack' if spied[rank] else ''}")
     kept = {f"rank{rank}": redacted(_environment(pid)) for rank, pid in sorted(alive.items())}
     (folder / "environment.json").write_text(json.dumps(kept, indent=1))
     until = time.monotonic() + _SIGNAL_S
@@ -117,17 +117,25 @@ def _environment(pid: int) -> dict[str, str]:
 
 
 def _spy(pid: int, target: Path) -> bool:
-    """Whether py-spy wrote that process's stacks, native frames among them; as root where only root may."""
+    """Whether py-spy wrote that process's stacks; as root where only root may look into another process.
+
+    Native frames are had as well where that is quick: to read torch's symbols takes seconds.
+    """
     program = shutil.which("py-spy")
     if program is None:
         return False
-    for command in ((program,), ("sudo", "-n", program)):
-        spy = [*command, "dump", "--native", "--pid", str(pid)]
-        try:
-            done = subprocess.run(spy, capture_output=True, timeout=_SPY_S, stdin=subprocess.DEVNULL, check=False)
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if done.returncode == 0:
+    for before in ((), ("sudo", "-n")):
+        spied = False
+        for more in ((), ("--native",)):
+            spy = [*before, program, "dump", *more, "--pid", str(pid)]
+            try:
+                done = subprocess.run(spy, capture_output=True, timeout=_SPY_S, stdin=subprocess.DEVNULL, check=False)
+            except (OSError, subprocess.TimeoutExpired):
+                break
+            if done.returncode:
+                break
             target.write_bytes(done.stdout)
+            spied = True
+        if spied:
             return True
     return False

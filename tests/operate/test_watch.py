@@ -1,10 +1,12 @@
 """The watch beside a job: what it reads of processes and sensors, how nodes agree, run.sh from a hang to its end."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from labs.catalog import LABS, Lab
 from operate import council, laptop, launch, witnesses
 from operate.cause import find_cause
 from operate.council import Chair
+from operate.fetch import unpack
 from operate.hang import Council, Word
 from operate.launch import Job, Place, Plan, Seat
 from operate.patience import hung, read_patience, stop_paying
@@ -22,6 +25,7 @@ from operate.problem import Problem
 from operate.pulse import Pulse, descendants, gpu_power, processes, wire_bytes
 from operate.runs import Run
 from operate.screen import Screen
+from operate.shell import Outcome
 from operate.verdict import verdict
 from operate.watch import marked, peers
 
@@ -209,6 +213,33 @@ def test_a_job_that_does_something_is_left_alone(runs: Path) -> None:
            "os.environ[\"RANK\"] == \"1\" and time.sleep(0.5)"  # fmt: skip
     assert play(runs, work) == [0, 0]
     assert not (runs / "node0" / RUN / "hang" / "train").exists(), "what went well leaves nothing"
+
+
+def test_a_rank_that_spins_beside_an_idle_gpu_is_ended(runs: Path) -> None:
+    """As NCCL's does that waits for a peer: its core is busy, and the GPU draws little (by a sensor made for this)."""
+    sensor = runs / "bin" / "nvidia-smi"
+    sensor.parent.mkdir()
+    sensor.write_text("#!/bin/sh\necho 95.2, 700.00\n")
+    sensor.chmod(0o755)
+    text = "import time; end = time.time() + 300\nwhile time.time() < end: pass"
+    assert play(runs, text, nodes=1, PATH=f"{sensor.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}") == [70]
+    archived = json.loads((runs / "node0" / RUN / "hang" / "train" / "watch.json").read_text())
+    assert archived["last_signs"] == ["CPU"]
+    assert archived["samples"][-1]["gpus"] == [{"power_w": 95.2, "rest_w": 95.2, "limit_w": 700.0}]
+
+
+def test_what_ranks_left_comes_home_by_job_and_node_without_secrets(tmp_path: Path) -> None:
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w:gz") as tar:
+        entry = tarfile.TarInfo("hang/train/rank3.json")
+        entry.size = len(b"said tok_0123456789")
+        tar.addfile(entry, io.BytesIO(b"said tok_0123456789"))
+        pipe = tarfile.TarInfo("hang/train/rank3.ask")
+        pipe.type = tarfile.FIFOTYPE
+        tar.addfile(pipe)
+    outcome = Outcome(code=0, stdout=raw.getvalue(), stderr=b"")
+    assert unpack(outcome, "node1", tmp_path, secrets=("tok_0123456789",)) == ["hang/train/node1/rank3.json"]
+    assert (tmp_path / "hang" / "train" / "node1" / "rank3.json").read_text() == "said ***"
 
 
 def test_without_a_bound_nothing_is_watched_and_a_failure_still_tells(runs: Path) -> None:

@@ -148,7 +148,8 @@ def test_the_belt_comes_before_anything_that_can_fail() -> None:
 def test_nodes_install_the_exact_pins_of_this_tree() -> None:
     found = packages((ROOT / "requirements.txt").read_text())
     serving = {"fastapi", "uvicorn", "openai", "accelerate"}
-    assert {pin.partition("==")[0] for pin in found} == {"torch", "numpy", "transformers", "torchao", "boto3", *serving}
+    base = {"torch", "numpy", "transformers", "torchao", "boto3", "py-spy"}
+    assert {pin.partition("==")[0] for pin in found} == base | serving
     assert all("==" in pin and " " not in pin for pin in found)
 
 

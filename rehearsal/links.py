@@ -164,7 +164,12 @@ def neighbour(state: Path, instance: str, address: str) -> str:
 
 
 def _host(place: Place) -> str:
-    return f"{place.address}\tip-{place.address.replace('.', '-')}\n"
+    """Two lines: who listens on IPv6 as well, as c10d does, sees a neighbour's address in IPv6's form and asks for it.
+
+    By its short name a node is found at its IPv4 address alone.
+    """
+    name = f"ip-{place.address.replace('.', '-')}"
+    return f"{place.address}\t{name}\n::ffff:{place.address}\t{name}.ec2.internal\n"
 
 
 def _cable(port: str, namespace: int) -> list[str]:

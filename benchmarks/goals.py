@@ -63,11 +63,11 @@ def _read_over_dot(record: Record, _: Mapping[str, float]) -> float | None:
 
 
 def _over_stream(kernel: str, peer: str) -> Callable[[Record, Mapping[str, float]], float | None]:
-    """Our best row of that kernel past the cache, in the type that the peer's arrays have."""
+    """Our best row of that kernel past the cache, in the type that the peer's arrays have, by its best sample too."""
 
     def pick(record: Record, peers: Mapping[str, float]) -> float | None:
         found, theirs = best(rows(record, kernel=kernel, past_cache=True, dtype="fp32")), peers.get(peer)
-        return found.value / theirs if found and theirs else None
+        return float(found.config["bytes"]) / min(found.samples_s) / theirs if found and theirs else None
 
     return pick
 

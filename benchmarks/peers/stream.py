@@ -2,7 +2,7 @@
 
 a = b + s·c moves three arrays, the sum of b·c reads two (https://github.com/UoB-HPC/BabelStream): one loop in C with
 OpenMP on a CPU, one Triton kernel with a block's worth of elements a program on a GPU. The best of the samples is what
-such a benchmark reports; ours beside it are medians.
+such a benchmark reports, and what it is compared by.
 
     python -m benchmarks.peers.stream triad
 """

@@ -9,8 +9,10 @@ from operate.problem import Problem
 MACHINE = Machine(hostname="one", device="CPU", devices=1)
 
 
-def row(value: float, **config: object) -> Measurement:
-    return Measurement(name="a", value=value, unit="B/s", estimator="", no_roof_because="made up", config=config)
+def row(value: float, unit: str = "B/s", **config: object) -> Measurement:
+    """A rate, by samples of which the first is the best."""
+    return Measurement(name="a", value=value, unit=unit, estimator="", no_roof_because="made up",
+                       samples_s=(1.0, 2.0), config={"bytes": value, **config})  # fmt: skip
 
 
 def test_every_ratio_is_of_medians_of_interleaved_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +22,7 @@ def test_every_ratio_is_of_medians_of_interleaved_runs(monkeypatch: pytest.Monke
         order.append(module)
         rows = (row(9e9, kernel="triad", past_cache=False), row(4e9, kernel="triad", past_cache=True),
                 row(5e9, kernel="read", past_cache=True)) if module == "bandwidth" else (
-                    row(3000.0, tokens_per_step=128), row(7e7, batch=1))  # fmt: skip
+                    row(3000.0, "token/s"), row(7e7, "B", batch=1))  # fmt: skip
         return Record(workload=module, machine=MACHINE, measurements=rows)
 
     def figure(module: str, *words: str) -> float:

@@ -52,7 +52,7 @@ def run() -> list[Result]:
 def _fastest(record: Record, kernel: str) -> float:
     """Seconds a byte of the best sample past the cache: what the peer tells too."""
     found = [row for row in record.measurements if row.config["kernel"] == kernel and row.config["past_cache"]]
-    return min(min(row.samples_s) / row.config["bytes"] for row in found)
+    return min(min(row.samples_s) / float(row.config["bytes"]) for row in found)
 
 
 def _ours(module: str, *words: str) -> Record:

@@ -24,7 +24,9 @@ def _multipart(config: str = CONFIG) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "raw", [CONFIG.encode(), gzip.compress(CONFIG.encode()), _multipart(), gzip.compress(_multipart())]
+    "raw",
+    [CONFIG.encode(), gzip.compress(CONFIG.encode()), _multipart(), gzip.compress(_multipart())],
+    ids=["plain", "gzip", "multipart", "multipart in gzip"],
 )
 def test_keys_are_found_in_every_form_of_user_data(raw: bytes) -> None:
     assert parse(_encoded(raw)).authorized_keys == ("ssh-ed25519 AAAA one",)

@@ -102,8 +102,13 @@ def _unreached(nodes: Sequence[str], reports: Reports, known: Explained) -> Iter
         known.links.add(link(one, other))
         ways = [way for way in ((one, other), (other, one)) if way in failures]
         arrow = f"{one} ↔ {other}" if len(ways) > 1 else " → ".join(ways[0])
-        yield _closed(arrow, [failures[way] for way in ways], "the other way is open" if len(ways) == 1
-                      and told.get(ways[0][::-1]) else "")  # fmt: skip
+        lost = [way for way in ways if failures[way].outcome == "unroutable"]
+        if len(ways) == 2 and len(lost) == 1:  # the other's packets arrive, and the answers find no way back
+            yield _closed(lost[0][0], [failures[lost[0]]], f"{lost[0][1]} has no answer from it either")
+            continue
+        back = told.get(ways[0][::-1])
+        alone = "the other way is open" if back is not None and back.outcome == "ok" else ""
+        yield _closed(arrow, [failures[way] for way in ways], alone)
 
 
 def _closed(subject: str, failures: Sequence[Probe], alone: str) -> Finding:

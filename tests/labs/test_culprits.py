@@ -110,6 +110,8 @@ CUT = "security group, or the machine is down"
         (3, ways(SILENT, "0_1", "0_2", "1_0", "1_2", "2_0", "2_1"), [("all nodes", CUT)]),
         (4, ways(FILTERED, "1_2", "2_1"), [("node1 ↔ node2", "security group")]),
         (2, ways(("connect", "unroutable"), "0_1", "1_0"), [("node0 ↔ node1", "no route")]),
+        (2, {**ways(SILENT, "0_1"), **ways(("connect", "unroutable"), "1_0")}, [("node1", "no route")]),
+        (2, {**ways(SILENT, "0_1"), **ways(("connect", "broken"), "1_0")}, [("node0 → node1", CUT)]),
         (2, ways(("connect", "refused"), "0_1"), [("node0 → node1", "firewall")]),
         (2, ways(("connect", "stranger"), "0_1"), [("node0 → node1", "wrong address")]),
         (2, ways(("connect", "broken"), "1_0"), [("node1 → node0", "connection")]),

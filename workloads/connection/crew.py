@@ -4,7 +4,9 @@ This process never touches a device, and does not import torch: a driver that ha
 """
 
 import multiprocessing
+import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -16,10 +18,12 @@ START_S = 60.0
 """Longest wait for a rank's process: it imports torch, on a machine that may have a hundred others to do so."""
 CHECK_S, CUDA_CHECK_S = 8.0, 15.0
 """Longest computation: a GPU's first call makes its context."""
-MEET_S, CUDA_MEET_S = 8.0, 10.0
+MEET_S, CUDA_MEET_S = 5.0, 10.0
 """Longest exchange of a pair: NCCL looks at all links first."""
 TURN_S = 12.0
 """Longest wait for a rank that is busy with another."""
+_VAIN_S = 0.5
+"""How long a rank whose partner has failed is still waited for."""
 TRIES = 2
 """A rank that failed with so many others, and with none succeeded, is asked no more."""
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -45,18 +49,24 @@ def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else 'without words'}"[:300]
 
 
+def patience() -> float:
+    """By how much to lengthen what ranks are given: on a machine that many share, none of them is to blame."""
+    return max(1.0, min(4.0, os.getloadavg()[0] / (os.cpu_count() or 1) / 4))
+
+
 class Member:
     """One rank's process."""
 
     def __init__(self, local: int, gpu: bool, environment: Mapping[str, str], work: Serve) -> None:
         self.local = local
         self.lock = threading.Lock()
-        self.meet_s = CUDA_MEET_S if gpu else MEET_S
+        self.meet_s = (CUDA_MEET_S if gpu else MEET_S) * patience()
         self._given = (local, gpu, environment)
-        self._check_s = CUDA_CHECK_S if gpu else CHECK_S
+        self._check_s = (CUDA_CHECK_S if gpu else CHECK_S) * patience()
         self._work = work
         self._pipe: Connection | None = None
         self._process: BaseProcess | None = None
+        self._over = False
         self._failures = 0
         self._successes = 0
 
@@ -73,16 +83,23 @@ class Member:
         rank = Rank(local=self.local, device=device, outcome=answer["outcome"], said=answer["said"])
         return rank, answer.get("versions", {})
 
-    def ask(self, message: dict[str, Any], limit_s: float) -> Answer:
-        """Its answer; a process that gives none in time, or ends, or fails is replaced at the next question."""
+    def ask(self, message: dict[str, Any], limit_s: float, vain: Callable[[], bool] = lambda: False) -> Answer:
+        """Its answer; a process that gives none in time, or ends, or fails is replaced at the next question.
+
+        `vain`: whether it need not be waited for much longer.
+        """
+        if self._over:
+            return {"outcome": "absent", "said": "the doctor ends"}
         answer = self._start() if self._pipe is None else None
-        if answer is None:
-            assert self._pipe is not None
+        pipe = self._pipe
+        if answer is None and pipe is not None:
             try:
-                self._pipe.send(message)
-                answer = self._await(limit_s, f"{message['do']} did not end within {limit_s:.0f} s")
+                pipe.send(message)
+                answer = self._await(pipe, limit_s, f"{message['do']} did not end within {limit_s:.0f} s", vain)
             except OSError as error:
                 answer = {"outcome": "raised", "said": first_line(error)}
+        if answer is None:
+            return {"outcome": "absent", "said": "the doctor ends"}
         if answer["outcome"] != "ok":
             self.end()
         return answer
@@ -93,6 +110,11 @@ class Member:
             self._successes += 1
         elif outcome != "absent":
             self._failures += 1
+
+    def close(self) -> None:
+        """End its process for good."""
+        self._over = True
+        self.end()
 
     def end(self) -> None:
         """End its process, by force; one that hangs in the kernel is left to it."""
@@ -113,19 +135,23 @@ class Member:
             return {"outcome": "raised", "said": first_line(error)}
         self._pipe, self._process = mine, process
         its.close()
-        answer = self._await(START_S, f"its process was not ready within {START_S:.0f} s")
+        answer = self._await(mine, START_S, f"its process was not ready within {START_S:.0f} s")
         return None if answer.get("ready") else answer
 
-    def _await(self, limit_s: float, otherwise: str) -> Answer:
-        assert self._pipe is not None
-        if not self._pipe.poll(limit_s):
-            return {"outcome": "hangs", "said": otherwise}
+    def _await(self, pipe: Connection, limit_s: float, otherwise: str, vain: Callable[[], bool] = lambda: False
+               ) -> Answer:  # fmt: skip
+        over = time.monotonic() + limit_s
         try:
-            return dict(self._pipe.recv())
-        except (EOFError, OSError):
-            assert self._process is not None
-            self._process.join(1.0)
-            return {"outcome": "raised", "said": f"its process ended with exit code {self._process.exitcode}"}
+            while not pipe.poll(max(0.0, min(_VAIN_S, over - time.monotonic()))):
+                if time.monotonic() >= over or (vain() and not pipe.poll(_VAIN_S)):
+                    return {"outcome": "hangs", "said": otherwise}
+            return dict(pipe.recv())
+        except (EOFError, OSError, ValueError):  # its end is closed, or this one, from another thread
+            process = self._process
+            if process is None:
+                return {"outcome": "absent", "said": "the doctor ends"}
+            process.join(1.0)
+            return {"outcome": "raised", "said": f"its process ended with exit code {process.exitcode}"}
 
 
 class Crew:
@@ -179,6 +205,7 @@ class Crew:
 
     def meet(self, local: int, second: str, other: Other) -> Pair:
         """Let rank `local` meet another, which may stand on another node; `other` asks that one."""
+        address = "127.0.0.1" if second.startswith(f"{self.node}/") else self.address
         member, first = self.members[local], f"{self.node}/{local}"
         with member.lock:
             opened = member.ask({"do": "open", "limit_s": member.meet_s}, member.meet_s)
@@ -189,7 +216,7 @@ class Crew:
             moved = threading.Event()  # it begins, or it said why not
 
             def ask() -> None:
-                given = {"address": self.address, "port": opened["port"]}
+                given = {"address": address, "port": opened["port"]}
                 theirs.update(other(given, TURN_S + 1, member.meet_s + 3, moved.set))
                 moved.set()
 
@@ -198,8 +225,9 @@ class Crew:
             moved.wait(TURN_S + 2)
             mine: Answer = {"outcome": "hangs", "said": "nobody to meet"}
             if not theirs:
-                mine = member.ask({"do": "meet", "rank": 0, "address": self.address, "port": opened["port"],
-                                   "limit_s": member.meet_s}, member.meet_s + 1)  # fmt: skip
+                mine = member.ask({"do": "meet", "rank": 0, "address": address, "port": opened["port"],
+                                   "limit_s": member.meet_s}, member.meet_s + 1,
+                                  lambda: theirs.get("outcome", "ok") != "ok")  # fmt: skip
                 thread.join(member.meet_s + 3)
             pair = _together(first, second, mine, dict(theirs))
             member.count(pair.outcome)
@@ -208,18 +236,16 @@ class Crew:
     def close(self) -> None:
         """End all ranks."""
         for member in self.members:
-            member.end()
+            member.close()
 
 
 def _together(first: str, second: str, mine: Answer, theirs: Answer) -> Pair:
-    """What both ends of a pair say; the end that failed by itself, rather than waited in vain, tells more."""
+    """What both ends of a pair say; the second's words first, for the first waits for it."""
     if not theirs:
         theirs = {"outcome": "hangs", "said": f"{second}'s node did not answer"}
     if theirs["outcome"] == "absent":
         return Pair(first=first, second=second, outcome="absent", said=theirs["said"])
-    failed = [(name, answer) for name, answer in ((second, theirs), (first, mine)) if answer["outcome"] != "ok"]
-    for outcome in ("wrong", "hangs", "raised"):
-        for name, answer in failed:
-            if answer["outcome"] == outcome:
-                return Pair(first=first, second=second, outcome=answer["outcome"], said=f"{name}: {answer['said']}")
+    for name, answer in ((second, theirs), (first, mine)):
+        if answer["outcome"] != "ok":
+            return Pair(first=first, second=second, outcome=answer["outcome"], said=f"{name}: {answer['said']}")
     return Pair(first=first, second=second, outcome="ok", latency_s=mine["latency_s"], bytes_per_s=mine["bytes_per_s"])

@@ -9,7 +9,7 @@ from typing import Any
 from labs.connections import Pair, Report
 from labs.findings import Finding
 from workloads.connection import interfaces, machine
-from workloads.connection.crew import Answer, Crew, Serve, serve
+from workloads.connection.crew import Answer, Crew, Serve, patience, serve
 from workloads.connection.peers import Peer, rounds
 from workloads.connection.probing import CONNECT_S, PAUSE_S, Limits, Look, look_at
 from workloads.connection.station import RANKS_S, Station
@@ -112,7 +112,8 @@ class Examination:
         well = {look.peer.name: look.peer for look in self._looks if look.well}
         ranks = [f"{name}/{local}" for name, locals_ in self._all_ranks(well).items() for local in locals_]
         turns = rounds(ranks)
-        over = min(self._over, time.monotonic() + PAIRS_S + 2 * len(turns) + len(ranks) / 2)
+        limit_s = (PAIRS_S + 2 * len(turns) + len(ranks) / 2) * patience()
+        over = min(self._over, time.monotonic() + limit_s)
         threads = []
         for member in self._crew.members:
             first = f"{self._station.me.name}/{member.local}"
@@ -168,7 +169,7 @@ class Examination:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, over - time.monotonic()) + 1)
-        waiting = station.heard - set(reached)
+        waiting = station.heard - set(reached) - {station.me.name}
         while time.monotonic() < over and any(
             name not in station.reports or name not in station.given for name in waiting
         ):

@@ -127,13 +127,18 @@ class Listener:
         failed = {}
         for address in dict.fromkeys(addresses):
             try:
-                family = socket.getaddrinfo(address, self.port, type=socket.SOCK_STREAM)[0]
-                end = socket.socket(family[0], socket.SOCK_STREAM)
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                end.bind(family[4])
+                found = socket.getaddrinfo(address, self.port, type=socket.SOCK_STREAM)[0]
+            except OSError as error:
+                failed[address] = error
+                continue
+            end = socket.socket(found[0], socket.SOCK_STREAM)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                end.bind(found[4])
                 end.listen(128)
             except OSError as error:
                 failed[address] = error
+                end.close()
                 continue
             self._sockets.append(end)
             threading.Thread(target=self._accept, args=(end,), daemon=True, name=f"listen {address}").start()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from shlex import quote
 
+from operate.hang import HUNG
 from operate.slurm import AGAIN_S, SILENT_S, USE
 
 _OVER_S = 600
@@ -55,7 +56,7 @@ step() {{ # step NAME KILL MINUTES RESTARTS
     while :; do
         export ROOFLAB_AGAIN=$left
         on_all "$1" "$2" "$3" && break
-        [ "$left" -gt 0 ] || break
+        [ "$left" -gt 0 ] && ! [ -e "$run/hang/$1/hung" ] || break # one that hung would only hang again
         # By then Slurm knows whether a node is lost, and has put this job into the queue again.
         sleep {SILENT_S + AGAIN_S}
         left=$((left - 1))
@@ -97,8 +98,8 @@ export ROOFLAB_GENERATION=${{SLURM_RESTART_COUNT:-0}}
 """
 
 
-AGAIN = """\
-    [ "$code" -eq 0 ] || [ "${ROOFLAB_AGAIN:-0}" -eq 0 ] || { status=1; return; }
+AGAIN = f"""\
+    [ "$code" -eq 0 ] || [ "$code" -eq {HUNG} ] || [ "${{ROOFLAB_AGAIN:-0}}" -eq 0 ] || {{ status=1; return; }}
 """
 """In `work`: a failure after which the batch script tries again is no end yet."""
 

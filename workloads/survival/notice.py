@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from labs.survival import INTERRUPTED, PEER_LOST
+from workloads import heartbeat
 
 PATIENCE_S = 20.0
 """After the signal, without a step: then the main thread waits for a rank that will not come."""
@@ -45,6 +46,7 @@ class Notice:
         """A step is done, or the first one begins: the main thread waits for nobody."""
         self._beat = time.monotonic()
         self._stepping = True
+        heartbeat.beat()
 
     def saving(self) -> None:
         """From here on a wait has no limit but the notice's own."""

@@ -7,6 +7,8 @@ from xml.etree.ElementTree import Element
 from labs.results import Measurement, Record
 from operate.report.sharing import bars
 
+_SHORT = {"link without a limit": "no limit", "all ranks, in bf16": "in bf16", "within the node": "within nodes"}
+
 
 def overhead(records: Sequence[Record]) -> list[Element]:
     """Stacked bars by link and path: the first record's link, and those that other runs kept of the same steps."""
@@ -48,6 +50,6 @@ def _rows(record: Record) -> list[Measurement]:
 
 
 def _labelled(row: Measurement) -> Measurement:
-    """With what the figure calls it: the link and the path, without the words that all have in common."""
-    link = str(row.config["link"]).removeprefix("link of ").removeprefix("link ")
-    return replace(row, config={**row.config, "strategy": f"{link}: {row.config['strategy']}"})
+    """With what the figure calls it, the link and the path, in as few letters as it has room for."""
+    link, path = str(row.config["link"]).removeprefix("link of "), str(row.config["strategy"])
+    return replace(row, config={**row.config, "strategy": f"{_SHORT.get(link, link)}: {_SHORT.get(path, path)}"})

@@ -36,6 +36,14 @@ def test_links_stand_one_below_the_other_fastest_first() -> None:
     assert "expected, nothing hidden" in words
 
 
+@pytest.mark.parametrize("link", ["link of 100 Mbit/s", "link without a limit", "loopback", "EFA"])
+def test_every_link_and_path_has_room_for_its_name(link: str) -> None:
+    paths = ("all ranks", "all ranks, in bf16", "node by node", "within the node", "nothing sent")
+    rows = tuple(row(f"step: {path}", (0.2, 0.1, 0.0), config={"link": link, "strategy": path}) for path in paths)
+    words = text_of(overhead([replace(record("overhead", rows, ranks=4), config=SETTINGS)]))
+    assert "…" not in words
+
+
 def test_of_a_link_that_several_runs_measured_this_run_counts_and_else_the_newest() -> None:
     own, old = made("loopback", None, 0.05), made("link of 1 Gbit/s", 125e6, 0.2)
     new = made("link of 1 Gbit/s", 125e6, 0.3, started="2026-11-21T11:00:00+00:00")

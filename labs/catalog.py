@@ -266,7 +266,7 @@ LABS: dict[int, Lab] = {
         Lab(number=2, title="Four GPUs, one node", instance_type="g6.12xlarge",
             workloads=(_FITS, _COLLECTIVES, _SPLIT_GEMM, _DDP, _FSDP, _TENSOR_PARALLEL, _MESH, _SCALING)),
         Lab(number=3, title="Two nodes, one cluster", nodes=2, instance_type="g6.12xlarge", storage="scratch",
-            workloads=(_CONNECTIVITY, _COLLECTIVES, _DDP, _FSDP, _OVERHEAD, _GEMM, _TRAIN)),
+            workloads=(_CONNECTIVITY, _COLLECTIVES, _DDP, _FSDP, _OVERHEAD, _TRAIN)),
         Lab(number=4, title="Performance, on spot", instance_type="g6e.12xlarge", capacity="spot",
             alternatives="g6.12xlarge", storage="scratch",
             workloads=(_BANDWIDTH, _GEMM, _STORAGE, _WEIGHTS, _DATA_LOADING, _CHECKPOINT, _FP8_TRAINING, _RECOMPUTE,

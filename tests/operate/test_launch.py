@@ -22,7 +22,11 @@ SEATS = (
 def plan(**changes) -> Plan:
     given = {
         "run": RUN,
-        "jobs": tuple(launch.job(workload) for workload in LABS[3].workloads if workload.name in ("ddp", "gemm")),
+        "jobs": tuple(
+            launch.job(workload)
+            for workload in (*LABS[3].workloads, *LABS[4].workloads)
+            if workload.name in ("ddp", "gemm")
+        ),
         "seats": SEATS,
         "head": "10.0.0.7",
         "lab": 3,

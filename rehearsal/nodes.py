@@ -239,7 +239,11 @@ class Nodes:
             if self._nodes.pop(instance, None) is None:
                 return True
             self._addresses.give_back(node.address, node.port)
-            shutil.rmtree(node.folder)
+            erased = self._state / "erased" / instance
+            erased.parent.mkdir(exist_ok=True)
+            node.folder.rename(erased)
+        # Hundreds of files a node: on a busy disk that takes seconds, and 64 nodes end one after the other.
+        threading.Thread(target=shutil.rmtree, args=[erased, True], name=f"erase-{instance}", daemon=True).start()
         return True
 
     def limit(self, rate: Rate) -> None:

@@ -35,7 +35,8 @@ def link(one: str, other: str) -> Link:
 def blame(tried: Mapping[Link, bool]) -> Blame:
     """The smallest explanation of what failed; `tried` says of each link whether it held.
 
-    A vertex is blamed for two failures or more only: with one, either end may be at fault, and the link is named.
+    A vertex is blamed for two failures or more, or for one where the other end is fit elsewhere and it was tried with
+    nobody else. Otherwise either end may be at fault, and the link is named.
     """
     left = {link for link, held in tried.items() if not held}
     vertices = sorted({vertex for link in tried for vertex in link})
@@ -51,6 +52,11 @@ def blame(tried: Mapping[Link, bool]) -> Blame:
             break
         bad.append(worst)
         left = {link for link in left if worst not in link}
+    for one in sorted(left):
+        fit = [end for end in one if any(held for link, held in tried.items() if end in link)]
+        if len(fit) == 1:  # the other end was tried with nobody else, or failed with all
+            bad += [end for end in one if end not in fit and end not in bad]
+            left.discard(one)
     if tried and not any(tried.values()) and len(vertices) > 2 and len(bad) + len(left) > 1:
         return Blame(everyone=True)
     return Blame(vertices=tuple(sorted(bad)), links=tuple(sorted(left)))

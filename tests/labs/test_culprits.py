@@ -42,6 +42,11 @@ def test_a_star_whose_arms_all_fail_has_one_bad_centre() -> None:
     assert blame({link("a", "b"): False, link("a", "c"): False, link("a", "d"): False}) == Blame(vertices=("a",))
 
 
+def test_of_two_ends_the_one_that_is_fit_elsewhere_is_not_blamed() -> None:
+    assert blame({link("a", "b"): True, link("b", "c"): False}) == Blame(vertices=("c",))
+    assert blame({link("a", "b"): True, link("b", "c"): False, link("c", "d"): True}) == Blame(links=(Link("b", "c"),))
+
+
 def probe(peer: str, stage: Stage, outcome: Outcome = "ok", value: float | None = None, said: str = "") -> Probe:
     return Probe(peer=peer, stage=stage, outcome=outcome, value=value, said=said or ("" if outcome == "ok" else "why"))
 

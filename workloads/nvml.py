@@ -62,6 +62,12 @@ class Gauge:
         return None if milliwatts is None else milliwatts / 1e3
 
     @property
+    def cap_w(self) -> float | None:
+        """The power that the driver holds the device to."""
+        milliwatts = self._ask(ctypes.c_uint(), "nvmlDeviceGetEnforcedPowerLimit")
+        return None if milliwatts is None else milliwatts / 1e3
+
+    @property
     def energy_j(self) -> float | None:
         """Energy since the driver was loaded."""
         millijoules = self._ask(ctypes.c_ulonglong(), "nvmlDeviceGetTotalEnergyConsumption")

@@ -16,6 +16,8 @@ from workloads.device import Device, time_each
 from workloads.nvml import Gauge
 
 Regime = Literal["burst", "sustained"]
+Reading = tuple[float, float | None, float | None]
+"""Seconds since the first, MHz and W at one moment."""
 
 GROUP = 5
 """Products timed after each idle gap, at most."""
@@ -52,6 +54,10 @@ class Taken:
     """Sustained: the pace held until the end."""
     held_by: tuple[str, ...] = ()
     """What kept the clock down at the end of a sustained stretch."""
+    trace: tuple[Reading, ...] = ()
+    """Sustained: what the device told from the first product on, the half that was thrown away included."""
+    cap_w: float | None = None
+    """The power that the driver holds the device to."""
 
     @property
     def median_s(self) -> float:
@@ -72,7 +78,8 @@ class Taken:
         if self.regime == "burst":
             return {**told, "discarded": self.discarded}
         watts = None if self.joules is None else self.joules / self.median_s
-        return {**told, "joules": self.joules, "power_w": watts, "settled": self.settled, "held_by": self.held_by}
+        told |= {"joules": self.joules, "power_w": watts, "settled": self.settled, "held_by": self.held_by}
+        return {**told, "trace": self.trace, "top_mhz": self.top_mhz, "cap_w": self.cap_w} if self.trace else told
 
 
 def burst(device: Device, gauge: Gauge, step: Callable[[], object], count: int) -> Taken:
@@ -111,25 +118,32 @@ def sustained(device: Device, gauge: Gauge, step: Callable[[], object], seconds:
     """`seconds` of products back to back, the second half of them kept; at least two samples, however slow."""
     chunk = max(1, int(CHUNK_S / max(time_each(device, step, 1, lead=1)[0], 1e-6)))
     begin = time.perf_counter()
-    _stretch(device, gauge, step, chunk, begin + seconds / 2)
+    _, early = _stretch(device, gauge, step, chunk, begin + seconds / 2)
     before_j = gauge.energy_j
-    samples, clocks = _stretch(device, gauge, step, chunk, begin + seconds)
+    samples, late = _stretch(device, gauge, step, chunk, begin + seconds)
     after_j = gauge.energy_j
     half = len(samples) // 2
-    told = [clock for clock in clocks if clock is not None]
+    told = [clock_mhz for _, clock_mhz, _ in late if clock_mhz is not None]
+    begun = early[0][0]
+    trace = [(round(at - begun, 4), mhz, watts) for at, mhz, watts in (*early, *late) if mhz or watts]
     return Taken(
         regime="sustained", samples_s=tuple(samples), clock_mhz=statistics.median(told) if told else None,
         top_mhz=gauge.top_mhz, held_by=gauge.held_by,
         joules=None if before_j is None or after_j is None else (after_j - before_j) / len(samples),
         settled=statistics.median(samples[half:]) <= SETTLED * statistics.median(samples[:half]),
+        trace=tuple(trace), cap_w=gauge.cap_w,
     )  # fmt: skip
 
 
 def _stretch(device: Device, gauge: Gauge, step: Callable[[], object], chunk: int, until: float
-             ) -> tuple[list[float], list[float | None]]:  # fmt: skip
-    """Products until that moment of the clock, and at least two, with a reading of the clock for every chunk."""
+             ) -> tuple[list[float], list[Reading]]:  # fmt: skip
+    """Products until that moment of the clock, and at least two, with a reading of clock and power for every chunk."""
     samples: list[float] = []
-    clocks: list[float | None] = []
+    told: list[Reading] = []
+
+    def look() -> None:
+        told.append((time.perf_counter(), gauge.clock_mhz, gauge.power_w))
+
     while len(samples) < 2 or time.perf_counter() < until:
-        samples += time_each(device, step, chunk, meanwhile=lambda: clocks.append(gauge.clock_mhz))
-    return samples, clocks
+        samples += time_each(device, step, chunk, meanwhile=look)
+    return samples, told

@@ -91,8 +91,10 @@ def test_sustained_keeps_the_second_half_and_tells_the_energy_of_one_product(
     monkeypatch.setattr("time.perf_counter", lambda: next(ticks) / 1000)
     told = gauge(
         gpu,
-        nvmlDeviceGetClockInfo=[1860],
+        nvmlDeviceGetClockInfo=[1980, 1860],
         nvmlDeviceGetMaxClockInfo=[1980],
+        nvmlDeviceGetPowerUsage=[710_500, 698_250],
+        nvmlDeviceGetEnforcedPowerLimit=[700_000],
         nvmlDeviceGetTotalEnergyConsumption=[1000, 2000],
         nvmlDeviceGetCurrentClocksThrottleReasons=[4],
     )
@@ -104,6 +106,11 @@ def test_sustained_keeps_the_second_half_and_tells_the_energy_of_one_product(
     assert taken.joules == pytest.approx(1 / len(taken.samples_s))
     assert taken.told["held_by"] == ("the power cap",)
     assert taken.told["power_w"] == pytest.approx(taken.joules / 0.001)
+    assert (taken.told["top_mhz"], taken.told["cap_w"]) == (1980, 700)
+    first, *_, last = taken.told["trace"]
+    assert first == (0.0, 1980, 710.5), "the trace begins with the half that no sample is kept of"
+    assert last[1:] == (1860, 698.25)
+    assert 0.9 < last[0] < 1.0
     assert taken.settled
 
 
@@ -114,7 +121,9 @@ def test_sustained_says_when_the_pace_still_fell(cpu: Device, monkeypatch: pytes
     def slower_and_slower() -> None:
         now[0] += 0.01 + now[0] * 0.01
 
-    assert not sustained(cpu, Gauge(cpu), slower_and_slower, 5.0).settled
+    taken = sustained(cpu, Gauge(cpu), slower_and_slower, 5.0)
+    assert not taken.settled
+    assert "trace" not in taken.told, "a CPU tells neither clock nor power: there is nothing to draw"
 
 
 def test_a_product_longer_than_the_whole_stretch_gives_two_samples(

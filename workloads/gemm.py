@@ -15,6 +15,9 @@ window each time, so that they arrive from memory; every product is timed (CUDA 
 the last timed one is checked in full against float64. Value: from the median; the winner's from samples taken after
 the search, none of which chose it.
 
+Two rows beside these, of one data type: N in small steps past full waves (workloads/waves.py; a CPU has no waves), and
+the sustained winner of zeros over random data (workloads/zeros.py).
+
 Output: FLOP/s, intensity and fraction of the roof per shape, data type and regime; one record.
 
     python -m workloads.gemm
@@ -43,6 +46,8 @@ from workloads.record import Surroundings, write
 from workloads.regimes import Regime, Taken, burst, sustained
 from workloads.search import Shape, Space, rate, search
 from workloads.sensors import Sensors, describe
+from workloads.waves import sweep
+from workloads.zeros import contrast
 
 # Shape suffixes: M rows of A and C; N columns of C, rows of W; K the inner dimension.
 
@@ -188,13 +193,19 @@ def measure(config: Config, device: Device, price: float | None) -> Iterator[Mea
     """Every shape in every data type, and the best that the search finds; fp8 leaves out shapes that its
     instructions cannot take."""
     gauge = Gauge(device)
+    shown = "bf16" if "bf16" in config.dtypes else config.dtypes[0]
     for dtype in config.dtypes:
         with opened(device, dtype, gauge, config, price) as bench:
             for shape in config.shapes:
                 if dtype != "fp8" or not any(edge % 16 for edge in shape):
                     yield bench.measure(config, shape, "burst")
             if config.search_s:
-                yield from best(config, bench)
+                for row in best(config, bench):
+                    yield row
+                if dtype == shown:
+                    yield contrast(config, bench, (row.config["m"], row.config["n"], row.config["k"]))
+                    if device.cuda:
+                        yield from sweep(config, bench, Space(units=units(device)))
 
 
 def best(config: Config, bench: Bench) -> Iterator[Measurement]:
@@ -215,7 +226,12 @@ def space(bench: Bench) -> Space:
     whole = Space(units=1, largest=max(int(pace * LONGEST_S[cuda] / 2), 256**3))
     if not cuda:
         return replace(whole, tile=CPU_TILE, inner=CPU_INNER)
-    return replace(whole, units=torch.cuda.get_device_properties(bench.device.torch).multi_processor_count)
+    return replace(whole, units=units(bench.device))
+
+
+def units(device: Device) -> int:
+    """SMs of a GPU."""
+    return int(torch.cuda.get_device_properties(device.torch).multi_processor_count)
 
 
 def roof_line(device: Device, dtype: str) -> str:
@@ -233,6 +249,10 @@ def roof_line(device: Device, dtype: str) -> str:
 
 def row_line(row: Measurement) -> str:
     """One shape, for the log."""
+    if row.unit == "×":
+        told = row.config
+        watts = "" if told["zeros_w"] is None else f"  {told['zeros_w']:.0f} W beside {told['data_w']:.0f} W"
+        return f"{row.name} {row.value:.3f} ×{watts}"
     share = "" if row.fraction is None else f"  {row.fraction:6.1%} of roof"
     clock = row.config["clock_mhz"]
     at = "" if clock is None else f"  {clock:.0f} MHz"
@@ -252,11 +272,16 @@ def notes(config: Config, device: Device, rows: Sequence[Measurement]) -> Iterat
         yield f"the cache of {cache_bytes(device) >> 20} MiB exceeds the pool: small shapes may have been served by it"
     if "fp8" in config.dtypes and any(edge % 16 for shape in config.shapes for edge in shape):
         yield "fp8: shapes with an edge that is not a multiple of 16 were left out"
-    if device.cuda and any(row.config["boost_verified"] == "not told" for row in rows):
+    if config.search_s and not device.cuda:
+        yield "waves: not applicable, a CPU does not deal its tiles out to SMs in rounds"
+    if device.cuda and any(row.config.get("boost_verified") == "not told" for row in rows):
         yield "the device does not tell its clock: that bursts ran at boost clock is not verified"
-    slow = [row.name for row in rows if row.config["regime"] == "burst" and row.config["boost_verified"] == "no"]
-    if slow:
-        yield f"never at boost clock: {', '.join(slow)}"
+    slow = [row for row in rows if row.config["regime"] == "burst" and row.config["boost_verified"] == "no"]
+    names = [row.name for row in slow if row.config.get("kind") != "wave"]
+    if len(slow) > len(names):
+        names.append(f"{len(slow) - len(names)} shapes of the wave sweep")
+    if names:
+        yield f"never at boost clock: {', '.join(names)}"
     falling = [row.name for row in rows if not row.config.get("settled", True)]
     if falling:
         yield f"still slowing down when it ended, sustain longer: {', '.join(falling)}"
@@ -274,7 +299,7 @@ def run(config: Config, device: Device, flags: argparse.Namespace, within: Surro
     machine = describe(device, devices=1, reading=sensors.reading, instance_type=within.instance_type, libraries=())
     path = write(flags.out, "gemm", tuple(rows), within=within, machine=machine, config=config,
                  notes=tuple(notes(config, device, rows)))  # fmt: skip
-    fastest = max(rows, key=lambda row: row.value)
+    fastest = max((row for row in rows if row.unit == "FLOP/s"), key=lambda row: row.value)
     print(f"best: {row_line(fastest)}; {len(rows)} rows, all checked: {path}", flush=True)
 
 

@@ -30,20 +30,26 @@ def moved_bytes(dtype: str, shape: tuple[int, int, int]) -> int:
 class Pool:
     """Random numbers of one data type, handed out as operands; the next window each time, past the cache."""
 
-    def __init__(self, device: Device, dtype: str, largest: int, seed: int) -> None:
-        """`largest` is the most elements that one product is expected to read; a larger one draws a larger pool."""
+    def __init__(self, device: Device, dtype: str, largest: int, seed: int | None) -> None:
+        """`largest` is the most elements that one product is expected to read; a larger one draws a larger pool.
+
+        Without a seed every number is zero.
+        """
         self._device, self._stored, self._seed = device, TORCH_DTYPES[dtype], seed
         self._draw(largest)
 
     def _draw(self, largest: int) -> None:
         pool_bytes = min(2 * cache_bytes(self._device), POOL_LIMIT_BYTES)
-        generator = torch.Generator(self._device.torch).manual_seed(self._seed)
         count = pool_bytes // self._stored.itemsize + _aligned(largest)
         drawn = torch.float32 if self._stored.itemsize == 4 else torch.bfloat16
         self._values = torch.empty(0)  # the old pool's memory comes back before the new one takes its own
+        self._next = 0
+        if self._seed is None:
+            self._values = torch.zeros(count, device=self._device.torch, dtype=drawn).to(self._stored)
+            return
+        generator = torch.Generator(self._device.torch).manual_seed(self._seed)
         values = torch.randn(count, generator=generator, device=self._device.torch, dtype=drawn)
         self._values = values.to(self._stored)
-        self._next = 0
 
     def operands(self, m: int, n: int, k: int) -> tuple[Tensor, Tensor]:
         """A and W for one product."""

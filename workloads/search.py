@@ -75,11 +75,18 @@ class Space:
             return False
         return m * n * k <= self.largest and max(m, n) <= ASPECT * min(m, n)
 
+    def tiles(self, m: int, n: int) -> int:
+        """Tiles that C of m rows and n columns is worked off in; one that is not full costs as much as any."""
+        return math.ceil(m / self.tile[0]) * math.ceil(n / self.tile[1])
+
+    def waves(self, m: int, n: int) -> int:
+        """Rounds of one tile to each SM; the last may be nearly empty, and takes as long."""
+        return math.ceil(self.tiles(m, n) / self.units)
+
     def promise(self, shape: Shape) -> float:
         """Share of the peak by the prior: full waves, a long inner dimension, and not so small that launching shows."""
         m, n, k = shape
-        tiles = math.ceil(m / self.tile[0]) * math.ceil(n / self.tile[1])
-        full = m * n / (math.ceil(tiles / self.units) * self.units * self.tile[0] * self.tile[1])
+        full = m * n / (self.waves(m, n) * self.units * self.tile[0] * self.tile[1])
         square = 2 * math.sqrt(m * n) / (m + n)
         return full * k / (k + INNER_HALF) * math.pow(square, 0.1)
 

@@ -38,13 +38,16 @@ def test_a_run_writes_every_row_with_its_samples(tmp_path: Path, monkeypatch: py
 def test_the_winner_of_the_search_is_measured_afresh_in_both_regimes(tmp_path: Path) -> None:
     gemm.main(["--device", "cpu", "--shapes", "8x16x32", "--dtypes", "fp32", "--iterations", "5", "--warmup", "1",
                "--search-s", "0.05", "--sustain-s", "0.02", "--out", str(tmp_path)])  # fmt: skip
-    _fixed, burst, sustained = read(tmp_path / "gemm.node0.json").measurements
+    record = read(tmp_path / "gemm.node0.json")
+    _fixed, burst, sustained, zeros = record.measurements
     assert burst.name == "fp32 {m}x{n}x{k} burst".format(**burst.config)
     assert sustained.name == "fp32 {m}x{n}x{k} sustained".format(**burst.config)
     assert [row.config["regime"] for row in (burst, sustained)] == ["burst", "sustained"]
     assert burst.estimator == f"from the median of 5, found among {burst.config['searched']} shapes"
     assert len(sustained.samples_s) >= 2
     assert "against float64" in sustained.checked
+    assert (zeros.name, zeros.unit) == (f"{sustained.name}, zeros over random data", "×")
+    assert "waves: not applicable, a CPU does not deal its tiles out to SMs in rounds" in record.notes
 
 
 def test_a_cpu_has_no_roof_and_the_row_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

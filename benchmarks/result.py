@@ -62,20 +62,19 @@ def in_turn(
     rounds: int,
     warmup: int = 1,
     before: Mapping[str, Callable[[], object]] | None = None,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, tuple[float, ...]]:
     """Seconds of each subject, all of them in every round, so that what disturbs the machine disturbs them alike.
 
-    `before` prepares a subject and is not timed; `clock` may count something else than the wall's seconds.
+    `before` prepares a subject and is not timed.
     """
     samples: dict[str, list[float]] = {name: [] for name in subjects}
     for number in range(warmup + rounds):
         for name, subject in subjects.items():
             if before and name in before:
                 before[name]()
-            start = clock()
+            start = time.perf_counter()
             subject()
-            elapsed_s = clock() - start
+            elapsed_s = time.perf_counter() - start
             if number >= warmup:
                 samples[name].append(elapsed_s)
     return {name: tuple(taken) for name, taken in samples.items()}

@@ -24,7 +24,10 @@ class Ranks:
     async def start(self, extra: Sequence[str], variables: dict[str, str], *, generation: int) -> None:
         """Start it with further flags; its end becomes the event "ended" of this node."""
         program, *words = self._command
-        environment = {**os.environ, **variables, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S)}
+        # With the store that torchrun shares, ranks that it starts again find the addresses of those that are gone:
+        # https://github.com/pytorch/pytorch/issues/135712
+        own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S)}
+        environment = {**os.environ, **variables, **own_store}
         self._process = await asyncio.create_subprocess_exec(program, *extra, *words, env=environment)
         self._waiting = asyncio.create_task(self._wait(self._process, generation))
 

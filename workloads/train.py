@@ -13,6 +13,7 @@ Output: what each resume lost and took, what saving cost, losses against wall ti
 Exit codes beside the usual: 75 told to end, saved, resumes where it is started again; 76 another rank is gone.
 
     python -m workloads.train
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # else restarted ranks look for those that are gone: pytorch#135712
     torchrun --standalone --max-restarts 3 --nproc-per-node 2 -m workloads.train --steps 40 --every 10
 """
 

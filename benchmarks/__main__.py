@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import fanout, life, push, ratios, scale, synth
+from benchmarks import fanout, life, push, ratios, scale, survival, synth
 from benchmarks.result import Result
 from operate.laptop import ROOT
 from operate.problem import Problem
@@ -28,6 +28,7 @@ BENCHMARKS = {
     "scale": scale.run,
     "life": life.run,
     "ratios": ratios.run,
+    "survival": survival.run,
 }
 _LIBRARIES = ("aws-cdk-lib", "cdk-nag", "fabric", "paramiko", "asyncssh")
 _PROGRAMS = {"ssh": "-V", "rsync": "--version", "node": "--version"}

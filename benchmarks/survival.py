@@ -303,7 +303,7 @@ def summary(outcomes: Sequence[Outcome], seed: int) -> str:
     lost = [value for one in outcomes for value in one.lost]
     alive = sum(not one.fault for one in outcomes)
     return (f"trainings {len(outcomes)}, seed {seed}: {alive} finished with the uninterrupted run's losses "
-            f"({sum(one.exact for one in outcomes)} on as many ranks, bit by bit; the others within "
+            f"({sum(one.exact and not one.fault for one in outcomes)} on as many ranks, bit by bit; the others within "
             f"{max((one.differ for one in outcomes if not one.exact), default=0):.0e}), {len(resumes)} resumes in "
             f"{statistics.median(resumes) if resumes else 0:.2f} s (median), at most {max(lost, default=0)} steps lost "
             f"of an interval of {EVERY}, {sum(one.found_out for one in outcomes)} ranks found out by themselves, "

@@ -72,5 +72,5 @@ def end(cluster: Cluster, run: Run) -> Results:
     """Stop the run on every node; where it is a Slurm job, that ends first."""
     job, head = run.document.get("job"), run.document["nodes"][0]["name"]
     if job is not None and head in cluster.names:
-        cluster.shells.each(slurm.cancel_command(int(job)), among=(head,), timeout_s=60)
+        cluster.shells.each(slurm.scancel(int(job)), among=(head,), timeout_s=60)
     return cluster.shells.each(launch.stop_command(cluster.place, run.name), timeout_s=60)

@@ -77,7 +77,7 @@ SlurmdUser=@USER@
 AuthType=auth/munge
 AuthInfo=socket=@SOCKETS@/munge.socket,cred_expire={AGAIN_S}
 StateSaveLocation=@HERE@/state
-SlurmdSpoolDir=@HERE@/spool
+SlurmdSpoolDir=@SOCKETS@/spool
 SlurmctldPidFile=@HERE@/slurmctld.pid
 SlurmdPidFile=@HERE@/slurmd.pid
 SlurmctldLogFile=@HERE@/slurmctld.log
@@ -143,9 +143,10 @@ for daemon in slurmd slurmctld munged; do
     pid=$(cat $daemon.pid 2> /dev/null) && kill "$pid" 2> /dev/null || continue
     for _ in $(seq 50); do kill -0 "$pid" 2> /dev/null || break; sleep 0.1; done
 done
-rm -rf stamp state spool munge.key "$sockets"
-mkdir -p state spool
-mkdir -m 0711 "$sockets"
+rm -rf stamp state munge.key "$sockets"
+mkdir state
+mkdir -m 0711 "$sockets"  # a socket's path has room for 108 letters, and the home's may be long
+mkdir "$sockets/spool"
 cat > munge.key
 chmod 0400 munge.key
 cat > slurm.conf.new << 'END'
@@ -187,7 +188,7 @@ def down_command(names: Sequence[str]) -> str:
     return f"{USE}; scontrol update NodeName={listed} State=DOWN Reason=lost"
 
 
-def cancel_command(job: int) -> str:
+def scancel(job: int) -> str:
     """End a job, waiting or running, and wait until it is over."""
     return f"""\
 {USE}

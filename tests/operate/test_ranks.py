@@ -23,10 +23,9 @@ def named(name: str) -> Workload:
 @pytest.mark.parametrize(("name", "ranks"), [("mesh", 4), ("scaling", 4), ("ddp", 2), ("collectives", 2)])
 def test_a_node_without_gpus_gets_as_many_ranks_as_the_workload_asks_for(name: str, ranks: int) -> None:
     threads = max(1, 2 // ranks)
-    text = written(named(name), LOCAL)
-    assert (
-        f"work {name} cluster {named(name).timeout_s} {threads} torchrun --nnodes 1 --nproc-per-node {ranks} " in text
-    )
+    line = next(line for line in written(named(name), LOCAL).splitlines() if f"work {name} " in line)
+    assert f"work {name} cluster {named(name).timeout_s} {threads} torchrun --nnodes 1 " in line
+    assert f" --nproc-per-node {ranks} " in line
 
 
 @pytest.mark.parametrize("name", ["mesh", "ddp"])

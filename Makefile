@@ -23,8 +23,8 @@ rehearse:
 	@rehearsal/life.sh $(LAB) $(NAME)
 
 test:
-	@./setup.sh sshd tests
-	pytest
+	@./setup.sh sshd slurm tests
+	pytest -n 2 --dist loadfile
 
 check: lint test
 

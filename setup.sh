@@ -4,6 +4,7 @@
 #
 #   ./setup.sh           what the verbs and the stacks need
 #   ./setup.sh sshd      also OpenSSH's server, for the rehearsal
+#   ./setup.sh slurm     also Slurm and munge, for --launcher slurm in the rehearsal
 #   ./setup.sh tests     also what the tests use: a headless browser, curl, tmux
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -29,6 +30,12 @@ need ssh openssh-client "the way to the nodes"
 for feature in "$@"; do
     case "$feature" in
         sshd) need sshd openssh-server "the rehearsal, whose nodes are real SSH servers," ;;
+        slurm)
+            need munged munge "--launcher slurm in the rehearsal"
+            need slurmctld slurmctld "--launcher slurm in the rehearsal"
+            need slurmd slurmd "--launcher slurm in the rehearsal"
+            need srun slurm-client "--launcher slurm in the rehearsal"
+            ;;
         tests)
             need curl curl "the test of the nodes' deadline"
             need tmux tmux "the test that a node's end is the end of all on it"
@@ -37,7 +44,7 @@ for feature in "$@"; do
             done
             need chromium chromium "the test that opens the report"
             ;;
-        *) echo "setup: '$feature' is not known: write sshd or tests" >&2; exit 2 ;;
+        *) echo "setup: '$feature' is not known: write sshd, slurm or tests" >&2; exit 2 ;;
     esac
 done
 

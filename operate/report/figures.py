@@ -18,6 +18,7 @@ from operate.laptop import write
 from operate.report.bandwidth import bandwidth
 from operate.report.batch_sweep import batch_sweep
 from operate.report.checkpoint import checkpoint
+from operate.report.clock import clock
 from operate.report.collectives import collectives
 from operate.report.data_loading import data_loading
 from operate.report.folder import Part
@@ -36,10 +37,11 @@ from operate.report.storage import storage, weights
 from operate.report.survival import survival
 from operate.report.train_step import train_step
 from operate.report.training import training
+from operate.report.waves import waves
 
 _FIGURES: dict[str, Callable[[Sequence[Record]], Iterable[Element]]] = {
     "bandwidth": bandwidth,
-    "gemm": roofline,
+    "gemm": lambda records: (*roofline(records), *waves(records), *clock(records)),
     "roofline": operations,
     "fits": memory,
     "generate": generation,

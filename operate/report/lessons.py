@@ -91,14 +91,18 @@ LESSONS = {
             "FLOPs per byte is the arithmetic intensity. Left of the ridge, where intensity is low, memory sets the "
             "roof: bandwidth × intensity. Right of it the arithmetic units do, and no better code gets past them. "
             "There the shape decides what is reached: tiles that fill all SMs in whole waves, one row more and a wave "
-            "is nearly empty. A burst at boost clock and what the power cap sustains are two numbers."
+            "is nearly empty. A burst at boost clock and what the power cap sustains are two numbers. Guess what one "
+            "column past a full wave costs, and whether zeros multiply faster than random numbers do."
         ),
         look=(
             "Skinny shapes (one row is the decode of a language model) belong on the slope, square ones on the flat "
             "part. A point far below the line has something to gain in the kernel; a point on it gains only from "
             "fewer bytes or a smaller dtype. The row called best of a search was measured after the search, by samples "
             "that chose nothing. A burst may pass the datasheet's peak, which is stated below the top clock; only "
-            "above the top clock's peak is a value an error."
+            "above the top clock's peak is a value an error. On a GPU the sawtooth falls where a wave has just filled, "
+            "less far than the model where the library knows a way around, and the trace shows the clock sink until "
+            "the power fits. Zeros flip no bits: what their ratio has above 1 is power, and a benchmark of zeros tells "
+            "it as speed. A CPU has no waves, tells no clock, and shows a ratio near 1."
         ),
         next=(
             "A shape of whole waves and a long inner dimension is worth up to a fifth over a careless one; half the "

@@ -76,7 +76,8 @@ def _points(record: Record) -> list[_Point]:
     found = []
     for row in record.measurements:
         intensity = _intensity(row)
-        if intensity is not None and row.unit == "FLOP/s" and row.value > 0:
+        swept = row.config.get("kind") == "wave"  # has a figure of its own, and would be one blot in this
+        if intensity is not None and row.unit == "FLOP/s" and row.value > 0 and not swept:
             point = _Point(
                 dtype=label(str(row.config.get("dtype", ""))), series=_series(row), name=row.name,
                 node=label(record.node), device=label(record.machine.device), intensity=intensity, value=row.value,

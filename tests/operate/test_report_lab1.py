@@ -9,9 +9,12 @@ import pytest
 
 from labs.results import Measurement, Record, Roof
 from operate.report.bandwidth import bandwidth
+from operate.report.clock import clock
 from operate.report.element import document, el
 from operate.report.operations import operations
 from operate.report.page import write_report
+from operate.report.roofline import roofline
+from operate.report.waves import waves
 from tests.operate.made_run import NO_ROOF, record, write_run
 
 SHEET = Roof(value=300e9, source="memory rate, NVIDIA L4 datasheet")
@@ -135,3 +138,85 @@ def test_the_clocks_peak_and_the_limit_stand_beside_the_roof(tmp_path: Path) -> 
     assert "99 % of 126 TFLOP/s b at most 130 TFLOP/s c" in shown
     assert "103 %" in shown
     assert "measuring error" not in shown.lower()
+
+
+def sawtooth() -> Record:
+    """Twelve rows of tiles on 132 SMs; past a full wave a library that falls less far than the model."""
+    rows = []
+    for n in (1408, 2112, 2816, 2832, 4224, 5632, 5648, 7040):
+        tiles = 12 * -(-n // 256)
+        count = -(-tiles // 132)
+        flops, model_s = 2 * 1536 * n * 4096, 44e-6 * count
+        taken = model_s * (1.02 if tiles == 132 * count else 0.95)
+        rows.append(Measurement(
+            name=f"bf16 1536x{n}x4096 burst, {tiles} tiles in {count} wave{'s' * (count > 1)}", value=flops / taken,
+            unit="FLOP/s", estimator="from the median of 10", no_roof_because=NO_ROOF, samples_s=(taken,) * 10,
+            config={"m": 1536, "n": n, "k": 4096, "dtype": "bf16", "regime": "burst", "kind": "wave", "tiles": tiles,
+                    "waves": count, "units": 132, "model_flops": flops / model_s},
+        ))  # fmt: skip
+    return record("gemm", rows, node="node0")
+
+
+def throttled(told: bool = True) -> Record:
+    """Two data types that sink to their power cap within half a second, as NVML tells it."""
+    rows = []
+    for dtype, low, watts in (("bf16", 1740.0, 698.0), ("fp8", 1620.0, 701.5)):
+        trace = [
+            (0.0, 1980.0, 240.0),
+            (0.2, 1980.0, 520.0),
+            (0.5, low + 60, 680.0),
+            (1.0, low, watts),
+            (2.0, low, watts),
+        ]
+        more = {"trace": trace, "top_mhz": 1980.0, "cap_w": 700.0, "held_by": ("the power cap",)} if told else {}
+        rows.append(Measurement(
+            name=f"{dtype} 1536x2816x6144 sustained", value=755e12, unit="FLOP/s", estimator="from the median of 3",
+            no_roof_because=NO_ROOF, config={"dtype": dtype, "regime": "sustained", "intensity": 800.0, **more},
+        ))  # fmt: skip
+    return record("gemm", rows, node="node0")
+
+
+def test_the_sawtooth_stands_beside_its_model_and_says_what_both_lose() -> None:
+    text = words(waves([sawtooth()]))
+    assert "time = waves × that of a full one, 132 tiles at once. From N = 2,816 to 2,832 it falls to 50 %" in text
+    assert "the measurement to 54 %: what lies above the line the library saved" in text
+    assert "132 tiles, 1 full" in text
+    assert "264 tiles, 2 full" in text
+    assert "wave model" in text
+
+
+def test_a_device_without_waves_has_no_sawtooth_and_the_sweep_stays_out_of_the_roofline() -> None:
+    assert waves([throttled()]) == []
+    made = sawtooth()
+    assert waves([replace(made, measurements=made.measurements[:3])]) == [], "no wave ended: nothing to see"
+    assert roofline([made]) == []
+    both = replace(made, measurements=(*made.measurements, *throttled().measurements))
+    assert "Roofline with 2 points" in words(roofline([both]))
+
+
+def test_clock_and_power_are_traced_to_the_cap_that_holds_them() -> None:
+    text = words(clock([throttled()]))
+    assert "SM clock of bf16 from 1,980 to 1,740 MHz; SM clock of fp8 from 1,980 to 1,620 MHz" in text
+    assert "power of bf16 from 240.0 to 698.0 W" in text
+    assert "Held down at the end by: bf16: the power cap; fp8: the power cap." in text
+    assert "top clock 1,980 MHz" in text
+    assert "cap 700.0 W" in text
+
+
+def test_what_a_device_does_not_tell_is_not_drawn() -> None:
+    assert clock([throttled(told=False)]) == []
+    made = throttled()
+    first = made.measurements[0]
+    silent = [(at, mhz, None) for at, mhz, _ in first.config["trace"]]
+    lone = replace(first, config={**first.config, "trace": silent, "cap_w": None, "held_by": ()})
+    text = words(clock([replace(made, measurements=(lone,))]))
+    assert "SM clock of bf16 from" in text
+    assert "power of" not in text
+    assert "Held down" not in text
+
+
+def test_a_gemm_section_holds_all_three_figures(tmp_path: Path) -> None:
+    made = sawtooth()
+    made = replace(made, measurements=(*made.measurements, *throttled().measurements))
+    page = write_report(write_run(tmp_path, [made])).read_text()
+    assert re.findall(r'id="figure-([a-z]+)"', page) == ["roofline", "waves", "clock"]

@@ -35,7 +35,7 @@ def clock(records: Sequence[Record]) -> list[Element]:
     node = f" on {records[0].node}" if len(records) > 1 else ""
     caption = f"What the device told while products ran back to back{node}; the first half gives no samples. "
     caption += "Power is an average over up to a second on some devices, so it may lag behind the clock. "
-    caption += "Neither axis begins at zero."
+    caption += "The clock's axis does not begin at zero."
     reasons = [
         f"{name}: {', '.join(row.config['held_by'])}" for name, row in shown.items() if row.config.get("held_by")
     ]
@@ -65,8 +65,8 @@ def _draw(axes: Any, title: str, unit: str, limit: float | None, said: str, seri
         axes.axhline(limit, color=ROOF, linewidth=2.5, zorder=1)
         axes.annotate(f"{said} {rounded(limit, 4)} {unit}", (1, limit), xycoords=("axes fraction", "data"),
                       xytext=(0, 5), textcoords="offset points", color=ROOF, ha="right", va="bottom")  # fmt: skip
-    spread = max(max(values) - min(values), 0.02 * max(values))
-    axes.set_ylim(max(0.0, min(values) - 0.6 * spread), max(values) + 0.4 * spread)
+    spread = max(values) if unit == "W" else max(max(values) - min(values), 0.02 * max(values))
+    axes.set_ylim(max(0.0, min(values) - spread), max(values) + 0.3 * spread)
     axes.set_xlim(left=0)
     linear_axis(axes.xaxis, "s", ticks=5)
     linear_axis(axes.yaxis, unit, ticks=5)

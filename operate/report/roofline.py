@@ -62,7 +62,8 @@ def roofline(records: Sequence[Record]) -> list[Element]:
         return []
     lines = _lines(points)
     best = max(points, key=lambda point: point.value)
-    reasons = dict.fromkeys(row.no_roof_because for record in records for row in record.measurements if not row.roof)
+    rates = [row for record in records for row in record.measurements if row.unit == "FLOP/s"]
+    reasons = dict.fromkeys(row.no_roof_because for row in rates if not row.roof)
     note = "" if lines else f" The roof is not drawn, for it is unknown: {'; '.join(reasons)}."
     caption = f"FLOP/s over arithmetic intensity. Highest: {quantity(best.value, 'FLOP/s')} at {best.name}.{note}"
 

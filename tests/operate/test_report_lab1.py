@@ -191,7 +191,10 @@ def test_a_device_without_waves_has_no_sawtooth_and_the_sweep_stays_out_of_the_r
     assert waves([replace(made, measurements=made.measurements[:3])]) == [], "no wave ended: nothing to see"
     assert roofline([made]) == []
     both = replace(made, measurements=(*made.measurements, *throttled().measurements))
-    assert "Roofline with 2 points" in words(roofline([both]))
+    ratio = Measurement(name="zeros over random data", value=1.1, unit="×", estimator="", no_roof_because="a ratio")
+    text = words(roofline([replace(both, measurements=(*both.measurements, ratio))]))
+    assert "Roofline with 2 points" in text
+    assert f"for it is unknown: {NO_ROOF}." in text, "and not for the reason of a row that is no point of it"
 
 
 def test_clock_and_power_are_traced_to_the_cap_that_holds_them() -> None:

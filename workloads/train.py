@@ -226,6 +226,7 @@ class _Story:
                 self.history.note(Told(at=time.time(), step=loop.whole, why=heard[0], notice_s=notice.age_s))
             else:
                 self.history.finish()
+                training.store.thin()
             fault, line = self._write(self.history.read(), loop, sensors, told)
         group.require("losses", fault)
         group.say(line)

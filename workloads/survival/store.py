@@ -128,6 +128,11 @@ class Store:
             return
         shutil.rmtree(old, ignore_errors=True)
 
+    def thin(self) -> None:
+        """Remove all but the newest: the training is over, and nothing goes on from an older one."""
+        for stale in self.steps()[1:]:
+            self._remove(stale)
+
     def sweep(self) -> None:
         """Remove what earlier lives have left half-written."""
         for path in self.folder.iterdir():

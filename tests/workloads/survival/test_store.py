@@ -159,6 +159,13 @@ def test_to_keep_none_is_refused(tmp_path: Path) -> None:
         Store(folder=tmp_path, keep=0)
 
 
+def test_at_the_end_the_newest_stays_alone(store: Store) -> None:
+    for step in (5, 10):
+        write(store, step)
+    store.thin()
+    assert [path.name for path in store.folder.iterdir()] == ["step-00000010"]
+
+
 def test_clear_takes_all_checkpoints_and_nothing_else(store: Store) -> None:
     write(store, 5)
     store.partial(10, 3).mkdir()

@@ -1,13 +1,17 @@
 """One column past a full wave costs a wave; and what zeros are measured beside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from labs.results import Measurement
 from labs.roofs import gemm_flops
-from workloads import gemm, waves, zeros
+from workloads import gemm, product, waves, zeros
 from workloads.device import Device
 from workloads.nvml import Gauge
 from workloads.product import Pool
@@ -18,6 +22,12 @@ CONFIG = gemm.Config(shapes=((8, 8, 8),), dtypes=("fp32",), iterations=2, warmup
                      threads=1)  # fmt: skip
 H200 = Space(units=132)
 WAVE_S = 1e-3
+
+
+@pytest.fixture(autouse=True)
+def small_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here depends on what the cache holds."""
+    monkeypatch.setattr(product, "POOL_LIMIT_BYTES", 2**20)
 
 
 def taking(seconds: Callable[[gemm.Bench, Shape], float]) -> Callable[..., tuple[Taken, str]]:
@@ -108,3 +118,45 @@ def test_a_pool_without_a_seed_holds_nothing_but_zeros(cpu: Device) -> None:
     pool = Pool(cpu, "bf16", 512, None)
     assert not any(operand.any() for _ in range(3) for operand in pool.operands(16, 16, 16))
     assert pool.operands(4, 4, 4)[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "cuda", "expected"),
+    [
+        (("fp32", "bf16", "fp8"), True, [("bf16", "zeros", (1536, 2816, 6144)), ("bf16", "waves", H200)]),
+        (("fp16",), True, [("fp16", "zeros", (1536, 2816, 6144)), ("fp16", "waves", H200)]),
+        (("fp32", "bf16"), False, [("bf16", "zeros", (1536, 2816, 6144))]),
+    ],
+)
+def test_one_data_type_shows_zeros_and_on_a_gpu_waves(
+    monkeypatch: pytest.MonkeyPatch, dtypes: tuple[str, ...], cuda: bool, expected: list[Any]
+) -> None:
+    """The shape with zeros is the one that was sustained last."""
+    called: list[Any] = []
+
+    def made(k: int) -> Measurement:
+        config = {"m": 1536, "n": 2816, "k": k}
+        return Measurement(name="", value=1, unit="FLOP/s", estimator="", config=config, no_roof_because="none")
+
+    def contrast(_config: Any, bench: Any, shape: Shape) -> Measurement:
+        called.append((bench.dtype, "zeros", shape))
+        return made(0)
+
+    def sweep(_config: Any, bench: Any, space: Space) -> Iterator[Measurement]:
+        called.append((bench.dtype, "waves", space))
+        yield made(0)
+
+    monkeypatch.setattr(gemm, "Gauge", lambda _device: None)
+    monkeypatch.setattr(gemm, "opened", lambda _device, dtype, *_more: nullcontext(SimpleNamespace(dtype=dtype)))
+    monkeypatch.setattr(gemm, "best", lambda _config, _bench: iter((made(40960), made(6144))))
+    monkeypatch.setattr(gemm, "contrast", contrast)
+    monkeypatch.setattr(gemm, "sweep", sweep)
+    monkeypatch.setattr(gemm, "units", lambda _device: 132)
+    config: Any = replace(CONFIG, dtypes=dtypes, shapes=())
+    device: Any = SimpleNamespace(cuda=cuda)
+    rows = list(gemm.measure(config, device, None))
+    assert called == expected
+    assert len(rows) == 2 * len(dtypes) + len(expected)
+    called.clear()
+    assert list(gemm.measure(replace(config, search_s=0.0), device, None)) == []
+    assert called == []

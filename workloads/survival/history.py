@@ -4,6 +4,7 @@ A killed process takes its memory along; the lines stay. So the record at the en
 is known to the step, and steps that are done twice are held against each other.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -176,6 +177,8 @@ class History:
     """The file."""
 
     path: Path
+    pending: list[str] = field(default_factory=list)
+    """Lines that a full disk refused; they go with the next."""
 
     def note(self, event: Start | Step | Save | Told) -> None:
         """Add one line."""
@@ -191,8 +194,11 @@ class History:
 
     def _add(self, document: dict[str, Any]) -> None:
         # One write of a whole line; a line that a death has torn before it is closed by the break in front.
-        with self.path.open("a") as file:
-            file.write(f"\n{json.dumps(document)}\n")
+        self.pending.append(json.dumps(document))
+        with contextlib.suppress(OSError), self.path.open("a") as file:  # a save that fails is told; this one waits
+            file.write("".join(f"\n{line}\n" for line in self.pending))
+            file.flush()
+            self.pending.clear()
 
     def clear(self) -> None:
         """Forget everything."""
@@ -220,7 +226,7 @@ class History:
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         text = self.path.read_text(errors="replace") if self.path.exists() else ""
-        for line in text.splitlines():
+        for line in (*text.splitlines(), *self.pending):
             try:
                 found = json.loads(line) if line else None
             except ValueError:

@@ -44,7 +44,10 @@ class Writer(dcp.FileSystemWriter):
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Any:
         """This rank's files, on the disk and summed."""
-        written = super().write_data(plan, planner)
+        try:
+            written = super().write_data(plan, planner)
+        except RuntimeError as error:  # torch's archive writer speaks of positions where the disk was full
+            raise cause(error) from None
         names = {str(result.storage_data.relative_path) for result in written.wait()}
         self._store.seal(self._partial, self._rank, names)
         return written
@@ -152,11 +155,20 @@ class Saver:
         self._stager.close()
 
 
+def cause(error: BaseException) -> BaseException:
+    """The system's own error where another one came of it; the error itself where none did."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__cause__ or found.__context__
+    return found or error
+
+
 def told(step: int, folder: Path, rank: int, error: BaseException) -> str:
     """Why a checkpoint could not be written."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = os.statvfs(folder)
-        why = f"the disk is full ({free.f_bavail * free.f_frsize / 1e6:.0f} MB free in {folder}): make room there"
+        room = os.statvfs(folder)
+        free = room.f_bavail * room.f_frsize / 1e6
+        why = f"the disk is full ({free:.0f} MB free in {folder} without it): make room there"
     elif isinstance(error, OSError):
         why = f"{error.strerror or error} ({folder})"
     else:

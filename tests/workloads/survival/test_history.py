@@ -1,5 +1,6 @@
 """The history: a torn line costs one event, and what was done twice is held against itself."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,21 @@ def test_a_line_that_a_death_has_torn_costs_that_event_alone(tmp_path: Path) -> 
     history.note(start(1))
     history.note(step(2))
     assert [[one.step for one in life.steps] for life in history.read().lives] == [[1], [2]]
+
+
+def test_a_full_disk_costs_no_event_of_a_life_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = History(path=tmp_path / "history.jsonl")
+    history.note(start())
+
+    def full(self: Path, mode: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        history.note(step(1))
+    assert len(history.read().lives[0].steps) == 1
+    history.note(step(2))
+    assert [one.step for one in History(path=history.path).read().lives[0].steps] == [1, 2]
 
 
 def test_lost_steps_are_counted_once(tmp_path: Path) -> None:

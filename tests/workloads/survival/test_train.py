@@ -21,6 +21,7 @@ from workloads.survival import trainee
 from workloads.survival.history import SAME
 from workloads.survival.loop import Interval, peers
 from workloads.survival.notice import Notice, reason
+from workloads.survival.saver import cause
 from workloads.survival.store import Store
 from workloads.survival.trainee import Data, demand_share, share
 
@@ -167,9 +168,24 @@ def test_a_full_disk_is_one_line_and_the_training_goes_on(
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert len(lines) == 1
     assert lines[0].startswith("warning: the checkpoint of step 6 could not be written on rank 0: the disk is full (")
-    assert lines[0].endswith(f"MB free in {tmp_path}/checkpoints): make room there; the newest whole one is of step 4")
+    assert lines[0].endswith(
+        f"MB free in {tmp_path}/checkpoints without it): make room there; the newest whole one is of step 4"
+    )
     assert losses(record) == whole
     assert any("the disk is full" in note for note in record.notes)
+
+
+def test_the_disks_own_word_is_found_behind_what_came_of_it() -> None:
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 704 vs 598")
+    except RuntimeError as error:
+        found = cause(error)
+    assert isinstance(found, OSError)
+    other = RuntimeError("something else")
+    assert cause(other) is other
 
 
 def test_a_part_of_the_cluster_that_was_given_up_completes_no_checkpoint(

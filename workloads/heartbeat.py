@@ -1,7 +1,7 @@
 """A sign that a rank gets on with its work, for the watch that looks from outside (`operate.watch`).
 
-A number in a mapped file: half a microsecond a beat and no system call, so that it may stand in a measured loop. Where nobody
-watches, nothing.
+A number in a mapped file: half a microsecond a beat and no system call, so that it may stand in a measured loop. Where
+nobody watches, nothing.
 """
 
 import mmap

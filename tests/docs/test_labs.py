@@ -22,7 +22,7 @@ from labs.prices import cost_of
 from workloads.command import Parser
 
 ROOT = Path(__file__).parents[2]
-PAGES = [0, 1, 2, 4]
+PAGES = [0, 1, 2, 3, 4]
 PROGRAMS = ("fab", "python", "torchrun", "cdk", "ssh", "sudo", "export", "make", "git", "nvidia-smi", "./setup.sh",
             "pip", "apt-get", "source")  # fmt: skip
 CONTEXT = {field.name for field in fields(Lab)} - {"number", "title", "workloads"} | {"notify", "ssh_public_key"}

@@ -73,6 +73,8 @@ def machines(count: int) -> Iterator[Machines]:
             known_hosts.write_text("".join(lines))
             for node in nodes:
                 _wait(node, folder)
+            if any(process.poll() is not None for process in running):
+                raise Problem("somebody else took the port of an sshd before it did", "run the benchmark again")
             yield Machines(folder=folder, key=key, known_hosts=known_hosts, nodes=nodes)
         finally:
             for process in running:

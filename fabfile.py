@@ -99,10 +99,10 @@ def run_lab(
     """
     screen, wait_s = Screen(json=json), number("wait", wait)
     patience = read_patience(hang_s, on_hang, deployed=not (on or hosts))
-    choice.check_launcher(launcher, on=on, hosts=hosts)
+    choice.check_launcher(launcher, on=on)
     chosen = choice.choose_lab(lab, name)
     jobs = tuple(job(workload) for workload in choice.choose_workloads(chosen, only, allow_tcp=allow_tcp))
-    with choice.open_target(chosen, on=on, hosts=hosts, screen=screen) as cluster:
+    with choice.open_target(chosen, on=on, hosts=hosts, launcher=launcher, screen=screen) as cluster:
         order = execution.Order(
             jobs=jobs,
             lab=chosen,
@@ -143,10 +143,10 @@ def run(
     chosen = choice.choose_lab(lab, name) if lab else None
     patience = read_patience(hang_s, on_hang, deployed=chosen is not None and not (on or hosts))
     limit_s = int(number("limit", limit) or 86400)
-    choice.check_launcher(launcher, on=on, hosts=hosts)
+    choice.check_launcher(launcher, on=on)
     again = int(number("restarts", restarts) or 0)
     own, files = choice.own_job(words(), everywhere=everywhere, limit_s=limit_s, restarts=again, local=bool(on))
-    with choice.open_target(chosen, on=on, hosts=hosts, screen=screen) as cluster:
+    with choice.open_target(chosen, on=on, hosts=hosts, launcher=launcher, screen=screen) as cluster:
         order = execution.Order(
             jobs=(own,),
             lab=chosen,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from shlex import quote
 
 from operate.hang import HUNG
-from operate.slurm import AGAIN_S, SILENT_S, USE
+from operate.slurm import AGAIN_S, SILENT_S, use
 
 _OVER_S = 600
 """Time that a job may need beside its workloads: to ship what they left."""
@@ -34,8 +34,12 @@ def minutes(seconds: int) -> int:
     return -(-seconds // 60)
 
 
-def script(run: str, folder: str, steps: Sequence[Step]) -> str:
-    """The batch script of `run`, which lies in `folder` on each node."""
+def script(run: str, folder: str, steps: Sequence[Step], *, login: bool = False) -> str:
+    """The batch script of `run`, which lies in `folder` on each node.
+
+    `login`: as in `operate.cluster.Cluster`; a task's number then is its seat's.
+    """
+    mine, task = ("export seat=node0\n", "export seat=node$SLURM_NODEID; ") if login else ("", "")
     calls = "\n".join(
         f"step {quote(one.name)} {1 if one.scope == 'cluster' else 0} {minutes(one.timeout_s + 60)} {one.restarts}"
         for one in steps
@@ -43,12 +47,12 @@ def script(run: str, folder: str, steps: Sequence[Step]) -> str:
     return f"""\
 #!/usr/bin/env bash
 # {run}, written by fab: each workload is a step of this job, on all nodes that it has.
-run={folder}
+{mine}run={folder}
 exec >> "$run/run.log" 2>&1
 echo "Slurm job $SLURM_JOB_ID on $SLURM_JOB_NODELIST, start $((${{SLURM_RESTART_COUNT:-0}} + 1))"
 on_all() {{ # on_all NAME KILL MINUTES: run.sh for one workload on every node; KILL 1: one that fails ends the others
     srun --job-name="$1" --nodes="$SLURM_NNODES" --ntasks-per-node=1 --kill-on-bad-exit="$2" --time="$3" \\
-        bash -c 'exec bash {folder}/run.sh "$0"' "$1" < /dev/null
+        bash -c '{task}exec bash {folder}/run.sh "$0"' "$1" < /dev/null
 }}
 step() {{ # step NAME KILL MINUTES RESTARTS
     local left=$4
@@ -68,16 +72,18 @@ on_all end 0 {minutes(_OVER_S)}
 """
 
 
-def submit_command(run: str, folder: str, *, nodes: int, gpus: int, steps: Sequence[Step]) -> str:
+def submit_command(run: str, folder: str, *, nodes: int, gpus: int, steps: Sequence[Step], login: bool = False) -> str:
     """Put the run into the queue; prints the job's number. Secrets come on stdin and travel in the job's environment.
 
-    slurmctld keeps that below its folder, which nobody else may read, for as long as the job is there.
+    slurmctld keeps that below its folder, which nobody else may read, for as long as the job is there. A lab's job is
+    content with fewer nodes after a loss; another's cluster (`login`) has more, and its partition, GPUs and account are
+    its user's to say.
     """
     limit = minutes(_OVER_S + sum((one.timeout_s + 60) * (1 + one.restarts) for one in steps))
-    devices = f" --gres=gpu:{gpus}" if gpus else ""
-    least = f"1-{nodes}" if nodes > 1 else "1"
+    devices = f" --gres=gpu:{gpus}" if gpus and not login else ""
+    least = f"1-{nodes}" if nodes > 1 and not login else str(nodes)
     return (
-        f'set -a; eval "$(cat)"; set +a\n{USE}\n'
+        f'set -a; eval "$(cat)"; set +a\n{use(login)}\n'
         f"sbatch --parsable --job-name={run} --nodes={least} --ntasks-per-node=1 --exclusive --requeue"
         f" --time={limit} --chdir=/ --output=/dev/null{devices} {folder}/batch.sh"
     )
@@ -88,16 +94,30 @@ def ticket_command(folder: str, job: int) -> str:
     return f"echo {job} > {folder}/job"
 
 
-def preamble(nodes: int) -> str:
+def preamble(nodes: int, *, login: bool = False) -> str:
     """What run.sh does first where Slurm starts it: who takes part is Slurm's to say, and where ranks meet follows."""
     return f"""\
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-for peer in $ROOFLAB_PEERS; do [ "${{peer%%=*}}" = "$head" ] && head=${{peer#*=}}; done
+peers= index=0
+for host in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
+    peers="$peers node$index=$(scontrol show node "$host" | sed -n 's/.*NodeAddr=\\([^ ]*\\).*/\\1/p')"
+    index=$((index + 1))
+done
+head=${{peers#*=}} head=${{head%% *}}
+{_SEATS if login else ""}\
 [ "$SLURM_NNODES" -lt {nodes} ] && touch "$run/lost"
 export ROOFLAB_GENERATION=${{SLURM_RESTART_COUNT:-0}}
 """
 
 
+_SEATS = """\
+export ROOFLAB_PEERS="${peers# }"
+ranks() { # ranks CPU_RANKS: one a GPU that this node has for us, that many where it has none
+    local gpus
+    gpus=$(nvidia-smi -L 2> /dev/null | grep -c ^GPU)
+    if [ "$gpus" -gt 0 ]; then echo "$gpus"; else echo "$1"; fi
+}
+"""
+"""What is known of another's cluster only on its nodes."""
 AGAIN = f"""\
     [ "$code" -eq 0 ] || [ "$code" -eq {HUNG} ] || [ "${{ROOFLAB_AGAIN:-0}}" -eq 0 ] || {{ status=1; return; }}
 """

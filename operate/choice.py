@@ -15,6 +15,7 @@ from operate.account import Account
 from operate.bill import tell
 from operate.cluster import Cluster, nodes_of_run, open_hosts, open_local, open_remains, open_stack
 from operate.launch import Job
+from operate.login import TARGET, open_login, reopen
 from operate.problem import Problem
 from operate.runs import NoRun, Run, find_run
 from operate.screen import Screen
@@ -73,17 +74,20 @@ def open_lab(lab: str, name: str, screen: Screen) -> Cluster:
     return _open(Account(), chosen, screen)
 
 
-def check_launcher(launcher: str, *, on: str, hosts: str) -> None:
+def check_launcher(launcher: str, *, on: str) -> None:
     """Refuse a launcher that there is not, or not there.
 
     Raises:
         ValueError: it is neither.
-        Problem: Slurm is asked for where no lab is.
+        Problem: Slurm is asked for on this machine.
     """
     if launcher not in ("torchrun", "slurm"):
         raise ValueError(f"launcher={launcher!r} is not allowed: write torchrun or slurm")
-    if launcher == "slurm" and (on or hosts):
-        raise Problem("--launcher slurm is for a deployed lab", "leave out --on and --hosts, or use torchrun")
+    if launcher == "slurm" and on:
+        raise Problem(
+            "--launcher slurm is for a deployed lab or a cluster's login node",
+            "leave out --on, write --hosts me@login, or use torchrun",
+        )
 
 
 def choose_workloads(lab: Lab, only: str, *, allow_tcp: bool = False) -> tuple[Workload, ...]:
@@ -111,7 +115,7 @@ def choose_workloads(lab: Lab, only: str, *, allow_tcp: bool = False) -> tuple[W
     )
 
 
-def open_target(lab: Lab | None, *, on: str, hosts: str, screen: Screen) -> Cluster:
+def open_target(lab: Lab | None, *, on: str, hosts: str, launcher: str = "torchrun", screen: Screen) -> Cluster:
     """The machines of `--on` and `--hosts`, else the deployed stack of `lab`.
 
     Raises:
@@ -124,6 +128,8 @@ def open_target(lab: Lab | None, *, on: str, hosts: str, screen: Screen) -> Clus
         raise ValueError(f"on={on!r} is not allowed: write --on local, or leave it out for the deployed stack")
     if on:
         return open_local()
+    if hosts and launcher == "slurm":
+        return open_login(hosts, lab.nodes if lab else 1)
     if hosts:
         return open_hosts(hosts.split(","))
     if lab is None:
@@ -182,6 +188,8 @@ def open_run(run: Run, screen: Screen) -> Cluster:
         return open_local()
     if target.startswith("hosts:"):
         return open_hosts(target.removeprefix("hosts:").split(","))
+    if target.startswith(TARGET):
+        return reopen(target)
     account, stack = Account(), str(run.document["stack"])
     there = run.document.get("endpoint") or ""
     if there != (account.endpoint or ""):

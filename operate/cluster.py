@@ -42,11 +42,13 @@ class Cluster:
     label: str
     """The stack's name, "local" or "hosts": also the folder under .rooflab/."""
     target: str
-    """How to find it again: "stack", "local" or "hosts:a,user@b"."""
+    """How to find it again: "stack", "local", "hosts:a,user@b" or "login:2:user@a"."""
     nodes: tuple[Node, ...]
     shells: Shells
     account: Account | None = None
     place: Place = field(default_factory=Place)
+    login: bool = False
+    """Whether the nodes are a Slurm cluster's, all reached through its login node: see `operate.login`."""
 
     def __enter__(self) -> Self:
         return self

@@ -18,7 +18,8 @@ def files(plan: Plan) -> dict[str, bytes]:
     """What lies in the run's folder beside run.sh, by name."""
     if plan.launcher != "slurm":
         return {}
-    return {"batch.sh": batch.script(plan.run, plan.place.run(plan.run), steps(plan)).encode()}
+    text = batch.script(plan.run, plan.place.run(plan.run), steps(plan), login=plan.login)
+    return {"batch.sh": text.encode()}
 
 
 def begin(cluster: Cluster, plan: Plan, run: Run, secrets: bytes) -> Run:
@@ -33,7 +34,9 @@ def begin(cluster: Cluster, plan: Plan, run: Run, secrets: bytes) -> Run:
         return run
     folder, (head, *_) = plan.place.run(plan.run), cluster.names
     gpus = min(seat.processes if seat.gpus else 0 for seat in plan.seats)
-    command = batch.submit_command(plan.run, folder, nodes=len(plan.seats), gpus=gpus, steps=steps(plan))
+    command = batch.submit_command(
+        plan.run, folder, nodes=len(plan.seats), gpus=gpus, steps=steps(plan), login=plan.login
+    )
     submitted = cluster.shells.each(command, stdin=secrets, among=(head,))
     job = int(demand(submitted, "put the run into Slurm's queue", remedy)[head].text.partition(";")[0])
     run = run.write(job=job)
@@ -64,7 +67,7 @@ def place_in_queue(cluster: Cluster, run: Run) -> tuple[str, ...]:
     job, head = run.document.get("job"), run.document["nodes"][0]["name"]
     if job is None or head not in cluster.names:
         return ()
-    asked = cluster.shells.each(slurm.queue_command(int(job)), among=(head,))[head]
+    asked = cluster.shells.each(slurm.queue_command(int(job), login=cluster.login), among=(head,))[head]
     return tuple(asked.text.splitlines()) if isinstance(asked, Outcome) else (asked.cause,)
 
 
@@ -72,5 +75,5 @@ def end(cluster: Cluster, run: Run) -> Results:
     """Stop the run on every node; where it is a Slurm job, that ends first."""
     job, head = run.document.get("job"), run.document["nodes"][0]["name"]
     if job is not None and head in cluster.names:
-        cluster.shells.each(slurm.scancel(int(job)), among=(head,), timeout_s=60)
+        cluster.shells.each(slurm.scancel(int(job), login=cluster.login), among=(head,), timeout_s=60)
     return cluster.shells.each(launch.stop_command(cluster.place, run.name), timeout_s=60)

@@ -29,7 +29,7 @@ from operate.problem import Problem
 from operate.push import push
 from operate.runs import SCHEMA, Run
 from operate.screen import Screen, clock
-from operate.shell import Outcome, demand
+from operate.shell import Outcome, Shells, demand
 from operate.stack import find_stack
 from operate.tree import Tree, read_tree
 from operate.verdict import STOPPED
@@ -69,7 +69,7 @@ def execute(cluster: Cluster, order: Order, screen: Screen) -> Run:
     """
     secrets = launch.secrets(os.environ, order.environment)
     facts = cluster.facts(screen, wait_s=order.wait_s)
-    if order.launcher == "slurm":
+    if order.launcher == "slurm" and not cluster.login:
         bring_up(cluster, facts, screen)
     tree = _push(cluster, screen)
     run, plan = _plan(cluster, order, facts, tree)
@@ -223,8 +223,9 @@ def _push(cluster: Cluster, screen: Screen) -> Tree | None:
         if tree.untracked:
             listed = ", ".join(tree.untracked[:4]) + (" …" if len(tree.untracked) > 4 else "")
             screen.warn(f"not pushed, for git does not track it: {listed} (git add brings it along)")
-        pushed = push(cluster.shells, tree)
-    had = len(cluster.nodes) - len(pushed.sent)
+        among = cluster.names[:1] if cluster.login else cluster.names  # a login node's home is every node's
+        pushed = push(Shells({name: cluster.shells.shells[name] for name in among}), tree)
+    had = len(among) - len(pushed.sent)
     sent = f"{pushed.bytes / 1e6:.1f} MB to {crowd.names(pushed.sent)}" if pushed.sent else "nothing"
     screen.note(f"pushed {sent}{f'; {had} had it' if had else ''}")
     return tree
@@ -263,6 +264,7 @@ def _plan(cluster: Cluster, order: Order, facts: Mapping[str, Facts], tree: Tree
         commit=tree.commit if tree else "",
         environment=order.environment,
         launcher=order.launcher,
+        login=cluster.login,
         hang_s=order.hang_s,
         place=cluster.place,
     )

@@ -142,6 +142,8 @@ class Plan:
     """Names of variables beside FORWARDED whose values are secret."""
     launcher: str = "torchrun"
     """"torchrun", or "slurm": see `operate.batch`."""
+    login: bool = False
+    """As in `operate.cluster.Cluster`."""
     hang_s: int = DEFAULT_S
     """After so long without a sign of life a cluster job is ended; 0: it may be silent until its time limit."""
     place: Place = field(default_factory=Place)
@@ -176,7 +178,7 @@ def script(plan: Plan, seat: Seat) -> str:
     begin, again, notice = "", "", '[ -e "$run/notice" ] || echo "this node shuts down" > "$run/notice"'
     end = "\n".join([*works, 'echo "$status" > "$run/exit.partial" && mv "$run/exit.partial" "$run/exit"\n'])
     if plan.launcher == "slurm":  # whose SIGTERM means a step's end, not the node's
-        begin, again, notice = batch.preamble(len(plan.seats)), batch.AGAIN, ":"
+        begin, again, notice = batch.preamble(len(plan.seats), login=plan.login), batch.AGAIN, ":"
         end = batch.choice([item.name for item in plan.jobs], works)
     return f"""\
 #!/usr/bin/env bash
@@ -256,8 +258,9 @@ def job_command(plan: Plan, seat: Seat, index: int) -> str:
             f" --rdzv-backend c10d --rdzv-id {plan.run}-{quote(item.name)}"
             f' --tee 3 --log-dir "$run/ranks" {aim}'
         )
+    ranks = f'"$(ranks {item.cpu_ranks})"' if plan.login else seat.ranks(item)
     return (
-        f"torchrun {where} --master-port {master_port(plan.run, index)} --nproc-per-node {seat.ranks(item)}"
+        f"torchrun {where} --master-port {master_port(plan.run, index)} --nproc-per-node {ranks}"
         f' --tee 3 --log-dir "$run/ranks" {aim}'
     )
 

@@ -23,7 +23,12 @@ _KILL_S = 5
 """Between SIGTERM and SIGKILL. What a notice of the node's end leaves to save is longer: its SIGTERM is not Slurm's."""
 TOOLS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "squeue", "scancel")
 USE = f'export SLURM_CONF={HERE}/slurm.conf PATH="$PATH:/usr/sbin:/sbin"'
-"""What a shell on a node does before it asks Slurm."""
+"""What a shell on a node does before it asks the lab's Slurm."""
+
+
+def use(login: bool) -> str:
+    """What a shell does before it asks Slurm: the lab's, or the one that its login node has."""
+    return "[ -f ~/.rooflab/env.sh ] && . ~/.rooflab/env.sh" if login else USE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,14 +193,14 @@ def down_command(names: Sequence[str]) -> str:
     return f"{USE}; scontrol update NodeName={listed} State=DOWN Reason=lost"
 
 
-def scancel(job: int) -> str:
+def scancel(job: int, *, login: bool = False) -> str:
     """End a job, waiting or running, and wait until it is over."""
     return f"""\
-{USE}
+{use(login)}
 scancel {job}
 for _ in $(seq {_KILL_S * 24}); do [ -n "$(squeue -h -j {job} -o %T 2> /dev/null)" ] || break; sleep 0.25; done"""
 
 
-def queue_command(job: int) -> str:
+def queue_command(job: int, *, login: bool = False) -> str:
     """One line about a job as the queue has it; none where it is over."""
-    return f"{USE}; squeue -h -j {job} -o 'Slurm job %i (%P): %T on %N, %M of %l %r' 2> /dev/null || true"
+    return f"{use(login)}; squeue -h -j {job} -o 'Slurm job %i (%P): %T on %N, %M of %l %r' 2> /dev/null || true"

@@ -34,7 +34,7 @@ class Ticket:
 def _state(job: str) -> str | None:
     """Slurm's word for the job, "" where it knows it no more, None where nobody answers."""
     environment = dict(os.environ)
-    if _CONFIG.exists():
+    if _CONFIG.exists() and "SLURM_CONF" not in environment:
         environment["SLURM_CONF"] = str(_CONFIG)
     try:
         asked = subprocess.run(

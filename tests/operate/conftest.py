@@ -87,7 +87,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     # what a node's own half of the verbs needs: the real files, for these tests run them
     (root / "operate").mkdir()
     watch = ("watch.py", "hang.py", "pulse.py", "council.py", "witnesses.py")
-    for name in ("__init__.py", "stream.py", "ship.py", "secret.py", *watch):
+    for name in ("__init__.py", "stream.py", "ticket.py", "ship.py", "secret.py", *watch):
         shutil.copy(Path(__file__).parents[2] / "operate" / name, root / "operate" / name)
     git(root, "add", ".")
     git(root, "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-q", "-m", "First")

@@ -210,7 +210,7 @@ def test_a_run_that_waits_in_the_queue_goes_on_whatever_runs_on_its_node(tmp_pat
 
 def test_a_launcher_that_there_is_not_is_refused() -> None:
     with pytest.raises(ValueError, match="launcher='mpirun' is not allowed: write torchrun or slurm"):
-        choice.check_launcher("mpirun", on="", hosts="")
+        choice.check_launcher("mpirun", on="")
     with pytest.raises(Problem, match="--launcher slurm is for a deployed lab"):
-        choice.check_launcher("slurm", on="local", hosts="")
-    choice.check_launcher("slurm", on="", hosts="")
+        choice.check_launcher("slurm", on="local")
+    choice.check_launcher("slurm", on="")

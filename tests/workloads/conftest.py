@@ -19,10 +19,12 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def quiet() -> Iterator[None]:
     """As on a machine of one's own: what a record notes does not depend on who else tests here."""
-    monkeypatch.setattr(Contention, "since", lambda _before: Contention(cores=2, load=0.5, waited=0.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Contention, "since", lambda _before: Contention(cores=2, load=0.5, waited=0.0))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -82,7 +82,7 @@ def configure(flags: argparse.Namespace, device: Device, ranks: int) -> Config:
         collectives=_collectives(flags.collectives, ranks), dtypes=_dtypes(flags.dtypes, ranks),
         sizes_bytes=ladder(flags.smallest, largest, growth), iterations=flags.iterations or (20 if device.cuda else 10),
         warmup=flags.warmup or (5 if device.cuda else 2), allow_tcp=flags.allow_tcp,
-        budget_s=(240.0 if device.cuda else 7.0) if flags.budget is None else flags.budget,
+        budget_s=(240.0 if device.cuda else 7.0) if flags.budget_s is None else flags.budget_s,
     )  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--dtypes", type=dtypes, help="of the elements; default: fp32,bf16")
     parser.add_argument("--iterations", type=positive, help="timed calls per size")
     parser.add_argument("--warmup", type=positive, help="calls before that")
-    parser.add_argument("--budget", type=seconds, help="for all sizes together; default: 7 on a CPU, 240 on a GPU")
+    parser.add_argument("--budget-s", type=seconds, help="for all sizes together; default: 7 on a CPU, 240 on a GPU")
     parser.add_argument("--allow-tcp", action="store_true", help="go on where a node with EFA does not use it")
     flags = parser.parse_args(arguments)
     try:

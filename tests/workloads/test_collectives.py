@@ -34,7 +34,7 @@ start("collectives", collectives.main)
 
 
 def test_ranks_on_two_nodes_run_all_six_and_all_contribute_their_times(tmp_path: Path) -> None:
-    outcome = torchrun(4, "-m", "workloads.collectives", *SMALL, "--budget", "600", "--out", str(tmp_path),
+    outcome = torchrun(4, "-m", "workloads.collectives", *SMALL, "--budget-s", "600", "--out", str(tmp_path),
                        ROOFLAB_RUN="20260101-000000-lab3", ROOFLAB_LAB="3", ROOFLAB_NODES="2",
                        GLOO_SOCKET_IFNAME="lo")  # fmt: skip
     assert outcome.stderr == ""
@@ -89,19 +89,19 @@ def test_one_rank_alone_is_checked_too(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_one_rank_alone_sends_nothing_and_passes_nothing_on(tmp_path: Path) -> None:
     """A budget that is used up leaves each collective its smallest size, and the notes say what was left out."""
-    collectives.main([*SMALL, "--budget", "0", "--dtypes", "fp32", "--out", str(tmp_path)])
+    collectives.main([*SMALL, "--budget-s", "0", "--dtypes", "fp32", "--out", str(tmp_path)])
     record = read(tmp_path / "collectives.json")
     sizes = [row for row in record.measurements if row.unit == "B/s"]
     assert [row.name for row in sizes] == [f"{name} 1 KiB" for name in COLLECTIVES if name != "send-recv"]
     assert sizes[0].value == 0
     latency = next(row for row in record.measurements if row.unit == "s")
     assert "alpha_s" not in latency.config, "one size has no line through it"
-    assert "all-reduce ends at 1 KiB: its share of the budget of 0 s was used; --budget gives more" in record.notes
+    assert "all-reduce ends at 1 KiB: its share of the budget of 0 s was used; --budget-s gives more" in record.notes
 
 
 def flags(**given: Any) -> Namespace:
     known = {"smallest": 1024, "largest": 4096, "factor": 2, "dtypes": None, "collectives": None, "iterations": 1,
-             "warmup": 1, "budget": None, "allow_tcp": False}  # fmt: skip
+             "warmup": 1, "budget_s": None, "allow_tcp": False}  # fmt: skip
     return Namespace(**known | given)
 
 

@@ -110,7 +110,7 @@ def notes_of(series: Sequence[Series], circle: Circle, rows: Sequence[Measuremen
     """What was left out and why, what NCCL chose, and what two nodes or gloo mean for the numbers."""
     notes = [
         f"{one.collective}{_in(one.dtype)} ends at {size_name(one.timed[-1].nominal_bytes)}: its share of the budget "
-        f"of {budget_s:g} s was used; --budget gives more"
+        f"of {budget_s:g} s was used; --budget-s gives more"
         for one in series if one.left_out
     ]  # fmt: skip
     chosen = [(row.config["collective"], row) for row in rows

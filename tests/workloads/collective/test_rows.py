@@ -72,7 +72,7 @@ def test_one_node_has_no_wire_rate_and_no_roof() -> None:
 def test_notes_name_choices_two_nodes_and_what_was_left_out() -> None:
     rows = list(rows_of(SERIES, TWO_NODES, LOG, {}))
     left, chosen, two = notes_of([SERIES], TWO_NODES, rows, 240.0)
-    assert left == "all-reduce ends at 1 GiB: its share of the budget of 240 s was used; --budget gives more"
+    assert left == "all-reduce ends at 1 GiB: its share of the budget of 240 s was used; --budget-s gives more"
     assert chosen == "NCCL chose for all-reduce: TREE/LL to 1 MiB, RING/SIMPLE to 1 GiB"
     assert two.startswith("two nodes are a case of their own: by tree or NVLSTree each sends the buffer once, so that "
                           "busbw may pass the network's rate up to 1.75 times")  # fmt: skip

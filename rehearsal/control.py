@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rehearsal import drills, namespaces, processes, rates
+from rehearsal import drills, namespaces, processes, rates, temporary
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -128,6 +128,7 @@ def _clear(state: Path) -> int:
         ended = processes.end(belonging)
     except TimeoutError as error:
         raise RehearsalError(str(error)) from None
+    temporary.erase(state)
     for path in state.glob("*") if state.exists() else ():
         if path.name not in _KEPT:
             shutil.rmtree(path) if path.is_dir() else path.unlink()

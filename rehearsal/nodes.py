@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from rehearsal import doors, processes
+from rehearsal import doors, processes, temporary
 from rehearsal.addresses import Addresses
 from rehearsal.init import InitOrder
 from rehearsal.keeper import Init, Keeper
@@ -122,6 +122,7 @@ class Nodes:
             steps["host-key"] = time.monotonic()
             node = Node(instance=boot.instance, address=address, port=port, folder=folder, host_key=public, boot=boot)
             node.home.mkdir(parents=True)
+            temporary.make(self._state, boot.instance)
             self._write(node, private)
             self._nodes[boot.instance] = node
             steps["disk"] = time.monotonic()
@@ -242,6 +243,7 @@ class Nodes:
             erased = self._state / "erased" / instance
             erased.parent.mkdir(exist_ok=True)
             node.folder.rename(erased)
+        temporary.erase(self._state, instance)
         # Hundreds of files a node: on a busy disk that takes seconds, and 64 nodes end one after the other.
         threading.Thread(target=shutil.rmtree, args=[erased, True], name=f"erase-{instance}", daemon=True).start()
         return True
@@ -285,7 +287,8 @@ class Nodes:
 
     def _config(self, node: Node) -> str:
         # tmux meets its server at a socket in /tmp by the user's name: all nodes would share one.
-        fixed = {"HOME": str(node.home), "PATH": _PATH, "TMUX_TMPDIR": str(node.folder), **self._marks(node)}
+        own = {"TMPDIR": str(temporary.folder(self._state, node.instance)), "TMUX_TMPDIR": str(node.folder)}
+        fixed = {"HOME": str(node.home), "PATH": _PATH, **own, **self._marks(node)}
         sftp = next((path for path in _SFTP if Path(path).exists()), "internal-sftp")
         enter = f"/bin/sh {shlex.quote(str(node.folder / 'enter'))}"
         # Ubuntu's own choices where they matter: it accepts LANG and LC_* from a client, and nothing else.

@@ -60,6 +60,16 @@ def test_a_session_outlives_the_closing_of_the_door(lab: Lab, tmp_path: Path) ->
     await_that((home / "said").exists)
 
 
+def test_a_node_has_a_short_tmp_of_its_own_that_goes_with_it(lab: Lab) -> None:
+    lab.open_door()
+    (node,) = lab.run()
+    folder = Path(lab.ssh(node, "echo $TMPDIR; touch $TMPDIR/x").stdout.strip())
+    assert (folder / "x").exists()
+    assert len(str(folder)) < 50
+    lab.end(node["InstanceId"])
+    assert not folder.exists()
+
+
 def test_terminating_ends_every_process_of_the_node_and_erases_its_disk(lab: Lab) -> None:
     lab.open_door()
     node, other = lab.run(2)

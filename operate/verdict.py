@@ -32,7 +32,7 @@ def verdict(run: Run) -> Problem | None:
             told[first] += f", for {item['cause']}"
     for why, nodes in _alike((why, node) for node, why in lost.items()).items():
         told.append(f"{crowd.names(nodes)} {'was' if len(nodes) == 1 else 'were'} lost ({why})")
-    told += [line for item in run.document["workloads"] if (line := _went_on(item, lost))]
+    told += [line for item in run.document["workloads"] if (line := went_on(item, lost))]
     log = next((run.folder / "logs" / node / f"{name}.log" for name, node, code in failed if code), run.folder / "logs")
     see = f"see {log if log.exists() else run.folder}"
     if known:
@@ -41,12 +41,13 @@ def verdict(run: Run) -> Problem | None:
     return Problem("; ".join(told) or "not everything was fetched", see)
 
 
-def _went_on(item: Mapping[str, Any], lost: Mapping[str, str]) -> str:
+def went_on(item: Mapping[str, Any], lost: Mapping[str, str]) -> str:
     """That a workload did what was asked of it without the nodes that were lost; "" where it did not."""
-    kept = [code for node, code in item["exit"].items() if node not in lost]
-    if not (lost and kept and item.get("restarts") and set(kept) == {0}):
+    exits: Mapping[str, int | None] = item.get("exit") or {}
+    kept = [code for node, code in exits.items() if node not in lost]
+    if not (lost and item.get("restarts") and set(kept) == {0}):
         return ""
-    return f"{item['name']} went on with {len(kept)} node{'s' * (len(kept) > 1)} of {len(item['exit'])}"
+    return f"{item['name']} went on with {len(kept)} node{'s' * (len(kept) > 1)} of {len(exits)}"
 
 
 def _alike(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

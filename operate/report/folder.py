@@ -11,6 +11,7 @@ from labs.catalog import EXTRA, LABS
 from labs.results import Measurement, Record, read
 from operate import crowd
 from operate.problem import Problem
+from operate.verdict import went_on
 
 _LOG_BYTES = 64 * 1024
 _LOG_LINES = 24
@@ -135,7 +136,7 @@ def load(folder: Path) -> Run:
         facts=facts,
         parts=tuple(_parts(folder, facts, found)),
         receipt=receipt,
-        complaints=tuple(line for line in (complaint, receipt_complaint, *_lost(facts)) if line),
+        complaints=tuple(line for line in (complaint, receipt_complaint, *_told(facts)) if line),
     )
 
 
@@ -158,8 +159,11 @@ def _is_run(path: Path, lab: int | None) -> bool:
     return match is not None and path.is_dir() and lab in (None, int(match["lab"]) if match["lab"] else None)
 
 
-def _lost(facts: dict[str, Any]) -> list[str]:
-    return [*crowd.lines({node: f"{node} was lost: {why}" for node, why in (facts.get("lost") or {}).items()})]
+def _told(facts: dict[str, Any]) -> list[str]:
+    """Which nodes were lost, and what went on without them."""
+    lost = facts.get("lost") or {}
+    without = [line for row in facts.get("workloads") or [] if (line := went_on(row, lost))]
+    return [*crowd.lines({node: f"{node} was lost: {why}" for node, why in lost.items()}), *without]
 
 
 def _document(path: Path) -> tuple[dict[str, Any] | None, str | None]:
@@ -183,6 +187,8 @@ def _parts(folder: Path, facts: dict[str, Any], found: list[Path]) -> Iterable[P
         exits = {str(node): code for node, code in (row.get("exit") or {}).items()}
         if name in planned and facts.get("ended"):
             exits = {node: exits.get(node) for node in nodes} | exits
+        if went_on(row, lost := facts.get("lost") or {}):
+            exits = {node: code for node, code in exits.items() if node not in lost}
         records, unreadable = _read(mine)
         due = _due(name, scope, exits) if facts.get("ended") else []
         missing = tuple(file for file in due if not (folder / "records" / file).exists())

@@ -216,6 +216,15 @@ def test_a_node_that_never_told_an_exit_code_did_not_end(tmp_path: Path) -> None
     assert "node1 was lost: it no longer answers" in text
 
 
+def test_a_workload_that_went_on_without_a_lost_node_has_not_failed(tmp_path: Path) -> None:
+    rows = [{"name": "ddp", "scope": "cluster", "restarts": 3, "exit": {"node0": 0, "node1": None}, "seconds": 43.5}]
+    text = words(page(write_run(tmp_path, [ddp()], lost={"node1": "EC2 says so"}, ok=False, workloads=rows)))
+    assert "node1 was lost: EC2 says so" in text
+    assert "ddp went on with 1 node of 2" in text
+    assert "failed" not in text
+    assert "did not end" not in text
+
+
 def test_a_run_without_records_says_so(tmp_path: Path) -> None:
     text = words(page(write_run(tmp_path, [])))
     assert text.count("Nothing was measured") == 2

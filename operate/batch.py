@@ -119,6 +119,7 @@ ranks() { # ranks CPU_RANKS: one a GPU that this node has for us, that many wher
 """
 """What is known of another's cluster only on its nodes."""
 AGAIN = f"""\
+    [ ! -e "$run/stopping" ] || exit 1 # by fab stop: there is no exit code to tell
     [ "$code" -eq 0 ] || [ "$code" -eq {HUNG} ] || [ "${{ROOFLAB_AGAIN:-0}}" -eq 0 ] || {{ status=1; return; }}
 """
 """In `work`: a failure after which the batch script tries again is no end yet."""

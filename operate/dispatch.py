@@ -75,5 +75,6 @@ def end(cluster: Cluster, run: Run) -> Results:
     """Stop the run on every node; where it is a Slurm job, that ends first."""
     job, head = run.document.get("job"), run.document["nodes"][0]["name"]
     if job is not None and head in cluster.names:
+        cluster.shells.each(slurm.stopping_command(cluster.place.run(run.name)))
         cluster.shells.each(slurm.scancel(int(job), login=cluster.login), among=(head,), timeout_s=60)
     return cluster.shells.each(launch.stop_command(cluster.place, run.name), timeout_s=60)

@@ -201,6 +201,11 @@ scancel {job}
 for _ in $(seq {_KILL_S * 24}); do [ -n "$(squeue -h -j {job} -o %T 2> /dev/null)" ] || break; sleep 0.25; done"""
 
 
+def stopping_command(folder: str) -> str:
+    """Let a node's part of the run know that it is Slurm's SIGTERM on behalf of the user that comes."""
+    return f"[ -d {folder} ] && : > {folder}/stopping"
+
+
 def queue_command(job: int, *, login: bool = False) -> str:
     """One line about a job as the queue has it; none where it is over."""
     return f"{use(login)}; squeue -h -j {job} -o 'Slurm job %i (%P): %T on %N, %M of %l %r' 2> /dev/null || true"

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,7 +153,7 @@ def test_a_slurm_job_is_seen_in_its_queue_and_can_be_stopped(labs: Labs, cluster
         raise KeyboardInterrupt
 
     with pytest.raises(Problem, match="which goes on"):
-        execution.execute(cluster, order("slurm"), Striking(interrupt))
+        execution.execute(cluster, order("slurm", replace(JOBS[0], restarts=0)), Striking(interrupt))
     run = find_run(lab=3)
     assert (run.document["launcher"], run.document["job"]) == ("slurm", 1)
     (line,) = dispatch.place_in_queue(cluster, run)
